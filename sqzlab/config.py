@@ -1,0 +1,329 @@
+"""The resolved configuration of one run: three frozen sections and a seed, validated, without importing torch.
+
+A study's values travel as a flat mapping from dotted key to value (`{"model.squeeze": "gap"}`); `resolve` turns
+it into a `Config` or reports every fault with its key. Defaults live here and in `recipes.py`, nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from sqzlab import catalog
+from sqzlab.catalog import BACKBONES, DATASETS, SQUEEZES
+from sqzlab.errors import ConfigError, choices
+from sqzlab.recipes import RECIPES
+
+RESULT_VERSION = 1
+"""Raised when a change of code changes what the same configuration computes; it is part of every run's identity."""
+
+
+def _named(table: Iterable[str]) -> Any:
+    """A string that must be one of the table's names."""
+    names: list[Any] = list(table)
+
+    def check(value: str) -> str:
+        if value not in names:
+            raise ValueError(f"unknown name {value!r}; {choices(names, value)}")
+        return value
+
+    return Annotated[str, AfterValidator(check), Field(json_schema_extra={"enum": names})]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=(), allow_inf_nan=False)
+
+
+class ModelConfig(_Section):
+    """A network. `reduction` and `fc_bias` are None where the squeeze has no excitation."""
+
+    backbone: _named(BACKBONES) = Field(description="residual network")  # type: ignore[valid-type]
+    squeeze: _named(SQUEEZES) = Field("baseline", description="what the SE block squeezes")  # type: ignore[valid-type]
+    reduction: int | None = Field(None, ge=1, description="C divided by the excitation's hidden width; 16 if absent")
+    fc_bias: bool | None = Field(None, description="whether the excitation's layers have biases; false if absent")
+    stem: _named(catalog.STEMS) = Field("imagenet", description="first layers")  # type: ignore[valid-type]
+    width: float = Field(1.0, gt=0, le=8, description="factor on the planes of every stage; 64 * width is whole")
+    zero_init_gamma: bool = Field(False, description="start the last BatchNorm of every residual branch at 0")
+    num_classes: int = Field(1000, ge=1)
+    image_size: int = Field(224, ge=1)
+
+
+class DataConfig(_Section):
+    """A data set and what was counted in it."""
+
+    name: _named(DATASETS) = Field(description="data set")  # type: ignore[valid-type]
+    root: str | None = Field(None, description="folder of the data set; not part of a run's identity")
+    image_size: int = Field(
+        ge=8, le=1024, description="side of the square crop in pixels; the data set's own if absent"
+    )
+    workers: int = Field(4, ge=0, description="loader processes where files are decoded; not part of the identity")
+    classes: int = Field(ge=1)
+    train_images: int = Field(ge=1)
+    val_images: int = Field(ge=1)
+
+
+class TrainConfig(_Section):
+    """Everything that decides the weights, given network, data and seed."""
+
+    recipe: _named(RECIPES) = Field(description="published recipe that sets what is absent here")  # type: ignore[valid-type]
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=2, description="images a step")
+    lr: float = Field(gt=0, description="peak learning rate; not scaled with the batch size")
+    momentum: float = Field(ge=0, lt=1)
+    nesterov: bool
+    weight_decay: float = Field(ge=0)
+    decay_norm_and_bias: bool = Field(description="whether weight decay also acts on BatchNorm and biases")
+    schedule: _named(catalog.SCHEDULES)  # type: ignore[valid-type]
+    milestones: Annotated[tuple[int, ...], Field(strict=False)] | None = Field(None, description="epochs of the steps")
+    gamma: float | None = Field(None, gt=0, lt=1, description="factor at each milestone")
+    warmup_epochs: int = Field(ge=0, description="epochs over which the rate rises from 0, step by step")
+    label_smoothing: float = Field(ge=0, lt=1)
+    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; no clipping if absent")
+    init: _named(catalog.INITS)  # type: ignore[valid-type]
+    precision: _named(catalog.PRECISIONS) = "fp32"  # type: ignore[valid-type]
+    compile: bool = Field(False, description="torch.compile the network")
+    channels_last: bool = Field(True, description="memory format of maps and convolutions")
+    deterministic: bool = Field(False, description="bit-for-bit repeatable on CUDA; the CPU always is")
+    device: _named(catalog.DEVICES) = "cpu"  # type: ignore[valid-type]
+    threads: int = Field(1, ge=1, description="CPU threads of one run; sums differ in the last bits with it")
+    limit_batches: int | None = Field(None, ge=1, description="cuts every epoch and evaluation to so many batches")
+    checkpoint_s: float = Field(300.0, gt=0, description="seconds between checkpoints; not part of the identity")
+    checkpoint_steps: int | None = Field(None, ge=1, description="steps between checkpoints; not part of the identity")
+
+
+class Config(_Section):
+    """One run, fully resolved."""
+
+    model: ModelConfig
+    data: DataConfig
+    train: TrainConfig
+    seed: int = Field(ge=0, lt=2**31)
+
+    def identity(self) -> dict[str, Any]:
+        """What can change the result, as plain JSON values: no path, no worker count, nothing of the host."""
+        values = self.model_dump(mode="json")
+        for key in HOST_KEYS:
+            section, name = key.split(".")
+            del values[section][name]
+        return {"result_version": RESULT_VERSION, **values}
+
+    def digest(self) -> str:
+        """Eight hexadecimal digits of the identity's SHA-256."""
+        text = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+SECTIONS: dict[str, type[_Section]] = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig}
+COUNTED = ("model.num_classes", "model.image_size", "data.classes", "data.train_images", "data.val_images")
+"""Fields that come from the data set, never from a study."""
+HOST_KEYS = ("data.root", "data.workers", "train.checkpoint_s", "train.checkpoint_steps")
+KEYS = tuple(
+    key
+    for section, cls in SECTIONS.items()
+    for key in (f"{section}.{name}" for name in cls.model_fields)
+    if key not in COUNTED
+)
+"""Every key that a study may set, besides `seed`."""
+
+
+# ---- which keys apply --------------------------------------------------------------------------
+
+
+def why_not(key: str, values: Mapping[str, Any]) -> str | None:
+    """Why `key` cannot be set beside `values` (an arm's flat mapping), or None where it applies."""
+    squeeze = SQUEEZES.get(values.get("model.squeeze", "baseline"))
+    if key in ("model.reduction", "model.fc_bias") and squeeze is not None:
+        name = key.removeprefix("model.")
+        if name not in squeeze.arguments:
+            able = ", ".join(n for n, row in SQUEEZES.items() if name in row.arguments)
+            return f"does not apply to squeeze {values.get('model.squeeze', 'baseline')!r}; it applies to {able}"
+    if key in ("train.milestones", "train.gamma"):
+        recipe = RECIPES.get(values.get("train.recipe", ""))
+        schedule = values.get("train.schedule", recipe.train["schedule"] if recipe else "step")
+        if schedule != "step":
+            return f"does not apply to the schedule {schedule!r}; it applies to 'step'"
+    if key == "data.root":
+        row = DATASETS.get(values.get("data.name", ""))
+        if row is not None and not row.needs_root:
+            return f"does not apply to the data set {values['data.name']!r}, which is embedded"
+    return None
+
+
+# ---- resolving ---------------------------------------------------------------------------------
+
+Fault = tuple[str, str]
+"""(dotted key, what is wrong; what is valid)."""
+
+
+def resolve(values: Mapping[str, Any], seed: int, counts: tuple[int, int, int] | None = None) -> Config | list[Fault]:
+    """The run that `values` describe, or all their faults.
+
+    `counts` are the classes, training and validation images found in the data set; None takes the catalog's, or
+    ImageNet-1k's own where the catalog has none (enough to validate a study on a machine without the data).
+    """
+    faults = [(key, f"unknown key; {choices(KEYS, key)}") for key in values if key not in KEYS]
+    faults += [(key, reason) for key in values if key in KEYS and (reason := why_not(key, values))]
+    if faults:
+        return faults
+    parts: dict[str, dict[str, Any]] = {"model": {}, "data": {}, "train": {}}
+    for key, value in values.items():
+        section, name = key.split(".")
+        parts[section][name] = value
+    model, data, train = parts["model"], parts["data"], parts["train"]
+
+    if dataset := DATASETS.get(data.get("name", "")):
+        data.setdefault("image_size", dataset.native_size)
+        data["classes"], data["train_images"], data["val_images"] = (
+            counts or dataset.counts or (1000, 1_281_167, 50_000)
+        )
+        model["num_classes"], model["image_size"] = data["classes"], data["image_size"]
+    if recipe := RECIPES.get(train.get("recipe", "")):
+        model.setdefault("zero_init_gamma", recipe.zero_init_gamma)
+        inherited = dict(recipe.train)
+        if train.get("schedule", inherited["schedule"]) != "step":
+            inherited["milestones"] = inherited["gamma"] = None
+        if inherited["milestones"] and "epochs" in train and isinstance(train["epochs"], int):
+            inherited["milestones"] = tuple(m for m in inherited["milestones"] if m < train["epochs"])
+        train = {**inherited, **train}
+
+    sections: dict[str, Any] = {}
+    for section, given in (("model", model), ("data", data), ("train", train)):
+        try:
+            sections[section] = SECTIONS[section].model_validate(given)
+        except ValidationError as error:
+            faults += [(f"{section}.{key}", text) for key, text in _told(error) if f"{section}.{key}" not in COUNTED]
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
+        faults.append(("seed", f"{seed!r} is no seed; valid: whole numbers from 0 to 2147483647"))
+    if "model" in sections:
+        found = complete(sections["model"])
+        if isinstance(found, ModelConfig):
+            sections["model"] = found
+        else:
+            faults += [("data.image_size" if k == "model.image_size" else k, text) for k, text in found]
+    faults += _inconsistent(sections.get("data"), sections.get("train"))
+    return faults or Config(**sections, seed=seed)
+
+
+def complete(model: ModelConfig) -> ModelConfig | list[Fault]:
+    """The network with its squeeze's defaults filled in, or why it cannot be built."""
+    row, backbone = SQUEEZES[model.squeeze], BACKBONES[model.backbone]
+    faults: list[Fault] = []
+    for key in ("model.reduction", "model.fc_bias"):
+        given = getattr(model, key.removeprefix("model."))
+        if given is not None and (reason := why_not(key, {"model.squeeze": model.squeeze})):
+            faults.append((key, reason))
+    if 64 * model.width != int(64 * model.width):
+        faults.append(("model.width", f"{model.width!r} makes 64 * width = {64 * model.width:g}, which is not whole"))
+        return faults
+    if int(64 * model.width * backbone.group_width / 64) < 1:
+        smallest = 1 / backbone.group_width
+        faults.append(("model.width", f"{model.width!r} leaves no channel in a group; valid: {smallest:g} and more"))
+        return faults
+    if row.arguments:
+        reduction = catalog.DEFAULT_REDUCTION if model.reduction is None else model.reduction
+        fc_bias = catalog.DEFAULT_FC_BIAS if model.fc_bias is None else model.fc_bias
+        narrowest = min(backbone.channels(model.width))
+        if narrowest < reduction:
+            faults.append(
+                (
+                    "model.reduction",
+                    f"{reduction!r} leaves no hidden unit for the {narrowest} channels of stage 1; "
+                    f"valid: 1 to {narrowest}",
+                )
+            )
+        model = model.model_copy(update={"reduction": reduction, "fc_bias": fc_bias})
+    sizes = catalog.stage_sizes(model.image_size, model.stem)
+    if reason := row.undefined_on(sizes):
+        faults.append(
+            (
+                "model.image_size",
+                f"{model.image_size!r} with the {model.stem} stem gives maps of "
+                f"{', '.join(f'{s}x{s}' for s in sizes)}: squeeze {model.squeeze!r} is not defined there ({reason})",
+            )
+        )
+    return faults or model
+
+
+def model_config(**given: Any) -> ModelConfig:
+    """A complete ModelConfig from keyword arguments.
+
+    Raises ConfigError, one line a fault, where a value is wrong or an argument does not apply.
+    """
+    try:
+        found = complete(ModelConfig.model_validate(given))
+    except ValidationError as error:
+        raise ConfigError(f"{key}: {text}" for key, text in _told(error)) from None
+    if isinstance(found, list):
+        raise ConfigError(f"{key.removeprefix('model.')}: {text}" for key, text in found)
+    return found
+
+
+def _inconsistent(data: DataConfig | None, train: TrainConfig | None) -> list[Fault]:
+    """Faults between keys that are each valid alone."""
+    faults: list[Fault] = []
+    if data is not None and DATASETS[data.name].fixed_size and data.image_size != DATASETS[data.name].native_size:
+        faults.append(("data.image_size", f"{data.image_size!r}; {data.name} is {DATASETS[data.name].native_size}"))
+    if train is None:
+        return faults
+    if train.nesterov and train.momentum == 0:
+        faults.append(("train.nesterov", "true needs train.momentum above 0"))
+    if train.schedule == "step" and (train.milestones is None or train.gamma is None):
+        faults.append(("train.schedule", "'step' needs train.milestones and train.gamma"))
+    if train.milestones is not None and list(train.milestones) != sorted({m for m in train.milestones if m > 0}):
+        faults.append(("train.milestones", f"{list(train.milestones)!r}; valid: rising epochs above 0"))
+    elif train.milestones and train.milestones[-1] >= train.epochs:
+        faults.append(("train.milestones", f"{train.milestones[-1]!r} is not reached in {train.epochs} epochs"))
+    if train.warmup_epochs >= train.epochs:
+        faults.append(("train.warmup_epochs", f"{train.warmup_epochs!r} leaves nothing of {train.epochs} epochs"))
+    if data is not None and train.batch_size > data.train_images:
+        faults.append(
+            ("train.batch_size", f"{train.batch_size!r} is more than the {data.train_images} training images")
+        )
+    return faults
+
+
+def _told(error: ValidationError) -> list[Fault]:
+    """pydantic's findings in our words: (field, what is wrong; what is valid)."""
+    told = []
+    for found in error.errors():
+        key, given, kind, limits = (
+            ".".join(map(str, found["loc"][:1])),
+            found["input"],
+            found["type"],
+            found.get("ctx", {}),
+        )
+        if kind == "missing":
+            text = "is missing"
+        elif kind == "extra_forbidden":
+            text = "unknown key"
+        elif kind == "value_error":
+            text = str(limits["error"])
+        elif kind in _LIMITS:
+            text = f"{given!r} is out of range; valid: {_LIMITS[kind]} {next(iter(limits.values()))}"
+        else:
+            wanted = _WANTED.get(kind, found["msg"].lower())
+            text = f"{given!r} is {_KINDS.get(type(given), 'of the wrong kind')}; {wanted}"
+        told.append((key, text))
+    return told
+
+
+_LIMITS = {
+    "greater_than": "above",
+    "greater_than_equal": "at least",
+    "less_than": "below",
+    "less_than_equal": "at most",
+}
+_KINDS = {str: "text", bool: "true/false", int: "a whole number", float: "a number", list: "a list", dict: "a mapping"}
+_KINDS |= {type(None): "empty"}
+_WANTED = {
+    "int_type": "valid: a whole number",
+    "float_type": "valid: a number",
+    "bool_type": "write true or false",
+    "string_type": "valid: text",
+    "tuple_type": "valid: a list",
+    "finite_number": "valid: a finite number",
+}
