@@ -1,0 +1,108 @@
+"""Noise for the `random` squeeze that depends on (seed, split, epoch, image, block, channel) and on nothing else.
+
+Values come from a counter-based generator (splitmix64, doi:10.1145/2660193.2660195) in integer arithmetic, so batch
+size, rank, device and a resumed run do not change them. They are drawn outside the (compiled) graph, before the
+forward pass that uses them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class UniformNoise(nn.Module):
+    """Source of (N, C) float32 values in [0, 1): those that `set_random_keys` left for one forward, else new ones.
+
+    Without keys a forward counts itself and draws from `seed`, so that `model(x)` works wherever there is no epoch.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.seed = 0
+        self.block = 0  # number of this source in its network
+        self.draws = 0
+        self.values: Tensor | None = None
+
+    def forward(self, images: int, device: torch.device) -> Tensor:
+        values, self.values = self.values, None
+        if values is None:
+            self.draws += 1
+            index = torch.arange(images, device=device)
+            return uniform(_image_keys(self.seed, _UNKEYED, self.draws, index), _channel_keys([self]).to(device))
+        if values.shape != (images, self.channels):
+            raise ValueError(
+                f"random keys were set for {len(values)} images, but this forward has {images}; "
+                "call set_random_keys with this batch's image_index"
+            )
+        return values
+
+
+def set_random_keys(model: nn.Module, *, seed: int, split: int, epoch: int, image_index: Tensor) -> None:
+    """Draws what every `random` squeeze of `model` will use in its next forward; nothing where there is none.
+
+    `split` tells data splits apart (from 0); `image_index` (N,) holds each image's place in its split.
+    """
+    sources = number_sources(model)
+    if not sources:
+        return
+    device = next(model.parameters()).device
+    images = _image_keys(seed, split, epoch, image_index.to(device, torch.int64))
+    values = uniform(images, _channel_keys(sources).to(device))  # (N, sum of C)
+    for source, part in zip(sources, torch.split(values, [s.channels for s in sources], dim=1), strict=True):
+        source.values = part
+
+
+def number_sources(model: nn.Module) -> list[UniformNoise]:
+    """The network's sources in order, each told its number."""
+    sources = [module for module in model.modules() if isinstance(module, UniformNoise)]
+    for block, source in enumerate(sources):
+        source.block = block
+    return sources
+
+
+def uniform(row_keys: Tensor, column_keys: Tensor) -> Tensor:
+    """(N,) and (C,) int64 keys -> (N, C) float32 in [0, 1), multiples of 2**-24."""
+    bits = _mix(row_keys[:, None] + column_keys)
+    return _shifted(bits, 40).to(torch.float32) * 2.0**-24
+
+
+# ---- splitmix64 on int64 tensors, whose products and sums wrap around ----------------------------
+
+_UNKEYED = -1  # the split of draws without keys
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+_FACTORS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
+
+
+def _image_keys(seed: int, split: int, epoch: int, image_index: Tensor) -> Tensor:
+    key = torch.zeros(1, dtype=torch.int64)
+    for part in (seed, split, epoch):
+        key = _fold(key, torch.tensor(part))
+    return _fold(key.to(image_index.device), image_index)  # (N,)
+
+
+def _channel_keys(sources: Sequence[UniformNoise]) -> Tensor:
+    """(sum of C,) keys of every channel of every source."""
+    widths = torch.tensor([source.channels for source in sources])
+    blocks = torch.tensor([source.block for source in sources]).repeat_interleave(widths)
+    channels = torch.cat([torch.arange(source.channels) for source in sources])
+    return _fold(_fold(torch.tensor(-1), blocks), channels)
+
+
+def _fold(key: Tensor, part: Tensor) -> Tensor:
+    """The `part`-th output of a splitmix64 generator that starts at `key`."""
+    return _mix(key + (part + 1) * _GOLDEN)
+
+
+def _mix(z: Tensor) -> Tensor:
+    z = (z ^ _shifted(z, 30)) * _FACTORS[0]
+    z = (z ^ _shifted(z, 27)) * _FACTORS[1]
+    return z ^ _shifted(z, 31)
+
+
+def _shifted(z: Tensor, bits: int) -> Tensor:
+    """Logical shift to the right."""
+    return torch.bitwise_right_shift(z, bits).bitwise_and((1 << (64 - bits)) - 1)

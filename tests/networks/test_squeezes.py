@@ -1,0 +1,220 @@
+"""Every squeeze against loops written from its definition, in float64, and where it is at an edge."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from sqzlab import catalog
+from sqzlab.networks.squeezes import SQUEEZES, Fusion, Gmp, ResolutionGuided, SpatialPyramid, Squeeze
+
+Array = NDArray[np.float64]
+STATISTICS = [name for name in SQUEEZES if name != "random"]
+SIZES = [(8, 4), (7, 7), (14, 7), (16, 8), (5, 5), (10, 5), (4, 4)]  # size here, size in the last stage
+
+
+def made(name: str, channels: int = 3, size: int = 8, last_size: int = 4) -> Squeeze:
+    """A squeeze in float64 whose weights and running statistics are all different."""
+    generator = torch.Generator().manual_seed(7)
+    squeeze = SQUEEZES[name](channels, size, last_size).double()
+    with torch.no_grad():
+        for parameter in squeeze.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+        for key, buffer in squeeze.named_buffers():
+            if key.startswith("norm.running"):
+                buffer.copy_(torch.rand(buffer.shape, generator=generator, dtype=torch.float64) + 0.5)
+    return squeeze
+
+
+def maps(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+# ---- the reference -----------------------------------------------------------------------------
+
+
+def cell(x: Array, row: int, column: int, grid: int) -> float:
+    """Mean over one cell of adaptive pooling to grid x grid: rows floor(i*H/grid) to ceil((i+1)*H/grid)."""
+    height, width = x.shape
+    top, bottom = math.floor(row * height / grid), math.ceil((row + 1) * height / grid)
+    left, right = math.floor(column * width / grid), math.ceil((column + 1) * width / grid)
+    pixels = [x[i, j] for i in range(top, bottom) for j in range(left, right)]
+    return sum(pixels) / len(pixels)
+
+
+def fused(x: Array, weight: Array, bias: float) -> float:
+    grid = weight.shape[0]
+    return bias + sum(weight[i, j] * cell(x, i, j, grid) for i in range(grid) for j in range(grid))
+
+
+def statistic(name: str, x: Array, weights: dict[str, Array], c: int) -> float:
+    """What one map of channel c gives, before BatchNorm where there is one."""
+    pixels = [float(v) for v in x.ravel()]
+    mean = sum(pixels) / len(pixels)
+    if name == "gap":
+        return mean
+    if name == "gmp":
+        return max(pixels)
+    if name == "SP":
+        levels = [(weights[f"fusions.{i}.weight"][c, 0], float(weights[f"fusions.{i}.bias"][c])) for i in range(3)]
+        return sum(fused(x, weight, bias) for weight, bias in levels)
+    if name == "RG":
+        return fused(x, weights["fusion.weight"][c, 0], 0.0) if "fusion.weight" in weights else mean
+    std = math.sqrt(sum((v - mean) ** 2 for v in pixels) / (len(pixels) - 1))
+    return std if name == "std" else mean * std
+
+
+def reference(squeeze: Squeeze, name: str, x: Array) -> Array:
+    weights = {key: value.numpy() for key, value in squeeze.state_dict().items()}
+    z = np.array([[statistic(name, x[n, c], weights, c) for c in range(x.shape[1])] for n in range(x.shape[0])])
+    if "norm.weight" in weights:
+        mean, var = weights["norm.running_mean"], weights["norm.running_var"]
+        if squeeze.training:
+            mean, var = z.mean(axis=0), z.var(axis=0)
+        z = (z - mean) / np.sqrt(var + 1e-5) * weights["norm.weight"] + weights["norm.bias"]
+    return np.maximum(z, 0) if name in ("SP", "RG") else z
+
+
+# ---- values and gradients ----------------------------------------------------------------------
+
+
+def test_names_are_those_of_the_catalog_without_baseline() -> None:
+    assert set(SQUEEZES) == set(catalog.SQUEEZES) - {"baseline"}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("size", "last_size"), SIZES)
+@pytest.mark.parametrize("name", STATISTICS)
+def test_squeeze_equals_loops_over_its_definition(name: str, size: int, last_size: int, training: bool) -> None:
+    squeeze, x = made(name, 3, size, last_size).train(training), maps(4, 3, size, size)
+    expected = reference(squeeze, name, x.numpy())
+    np.testing.assert_allclose(squeeze(x).detach().numpy(), expected, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize(("size", "last_size"), [(8, 4), (7, 7), (10, 5), (4, 4)])
+@pytest.mark.parametrize("name", STATISTICS)
+def test_gradient_equals_finite_differences(name: str, size: int, last_size: int) -> None:
+    x = maps(3, 2, size, size, seed=3).requires_grad_()
+    assert torch.autograd.gradcheck(made(name, 2, size, last_size), (x,))
+
+
+@pytest.mark.parametrize("grid", [1, 2, 4])
+@pytest.mark.parametrize("size", [4, 5, 6, 7, 10, 11, 14, 20, 28])
+def test_pyramid_cells_equal_adaptive_pooling(size: int, grid: int) -> None:
+    squeeze, x = SpatialPyramid(2, size, size), maps(2, 2, size, size)
+    levels = squeeze._levels(x) if size % 4 else squeeze._nested_levels(x)
+    torch.testing.assert_close(levels[(1, 2, 4).index(grid)], F.adaptive_avg_pool2d(x, grid), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("grid", [1, 2, 4, 8])
+def test_fusion_equals_the_depthwise_convolution_that_it_is(grid: int) -> None:
+    fusion, x = Fusion(3, grid, bias=True).double(), maps(2, 3, grid, grid)
+    torch.testing.assert_close(fusion(x), F.conv2d(x, fusion.weight, fusion.bias, groups=3).flatten(1))
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+def test_channels_last_gives_the_same_values_and_gradients(name: str) -> None:
+    squeeze = made(name, 3, 8, 4)
+    plain = maps(4, 3, 8, 8).requires_grad_()
+    last = plain.detach().to(memory_format=torch.channels_last).requires_grad_()
+    squeeze(plain).square().sum().backward()
+    squeeze(last).square().sum().backward()
+    torch.testing.assert_close(squeeze(last), squeeze(plain), rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(last.grad, plain.grad, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SQUEEZES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_statistics_are_float32_under_autocast_and_of_half_types(name: str, dtype: torch.dtype) -> None:
+    squeeze = SQUEEZES[name](4, 7, 7)
+    x = (300 * maps(8, 4, 7, 7)).to(dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        z = squeeze(x)
+    assert z.dtype == torch.float32
+    assert z.isfinite().all()
+    if name != "random":
+        torch.testing.assert_close(z, squeeze.double()(x.double()).float(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SQUEEZES)
+def test_float64_stays_float64(name: str) -> None:
+    assert made(name)(maps(4, 3, 8, 8)).dtype == torch.float64
+
+
+# ---- standard deviation ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["std", "gapXstd"])
+@pytest.mark.parametrize("value", [0.0, 1 / 3, -1e-20, 12345.678])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_constant_maps_have_deviation_zero_with_gradient_zero(
+    name: str, value: float, layout: torch.memory_format
+) -> None:
+    x = torch.full((2, 3, 7, 7), value).to(memory_format=layout).requires_grad_()
+    z = SQUEEZES[name](3, 7, 7)(x)
+    z.sum().backward()
+    assert torch.equal(z, torch.zeros(2, 3))
+    assert x.grad is not None
+    assert torch.equal(x.grad, torch.zeros_like(x))
+
+
+@pytest.mark.parametrize(("mean", "tolerance"), [(0.0, 1e-6), (30.0, 1e-5), (1000.0, 1e-4)])
+def test_deviation_keeps_its_precision_far_from_zero(mean: float, tolerance: float) -> None:
+    x = (maps(4, 8, 14, 14) + mean).float()
+    z = SQUEEZES["std"](8, 14, 14)(x)
+    torch.testing.assert_close(z.double(), x.double().std(dim=(2, 3)), rtol=tolerance, atol=0)
+
+
+def test_deviation_is_precise_where_the_first_pixel_is_an_outlier() -> None:
+    x = maps(2, 2, 56, 56).float()
+    x[:, :, 0, 0] = 1e4
+    z = SQUEEZES["std"](2, 56, 56)(x)
+    torch.testing.assert_close(z.double(), x.double().std(dim=(2, 3)), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", ["std", "gapXstd"])
+def test_deviation_of_1x1_maps_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="not defined on 1x1 maps"):
+        SQUEEZES[name](3, 1, 1)(torch.zeros(2, 3, 1, 1))
+
+
+def test_second_derivatives_of_the_deviation_equal_finite_differences() -> None:
+    assert torch.autograd.gradgradcheck(made("gapXstd"), (maps(1, 2, 3, 3).requires_grad_(),))
+
+
+# ---- maximum, pyramid, windows -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_first_of_tied_maxima_gets_the_whole_gradient(layout: torch.memory_format) -> None:
+    x = torch.zeros(2, 16, 6, 6)
+    x[:, :, 2, 3] = x[:, :, 2, 5] = x[:, :, 4, 1] = 1
+    x = x.to(memory_format=layout).requires_grad_()
+    Gmp(16, 6, 6)(x).sum().backward()
+    expected = torch.zeros(2, 16, 6, 6)
+    expected[:, :, 2, 3] = 1
+    assert x.grad is not None
+    assert torch.equal(x.grad, expected)
+
+
+def test_windows_that_do_not_tile_are_refused() -> None:
+    with pytest.raises(ValueError, match="windows of 6x6 do not tile maps of 11x11"):
+        ResolutionGuided(3, 11, 6)
+
+
+@pytest.mark.parametrize("name", ["SP", "RG"])
+def test_maps_of_another_size_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="was built for maps of 8x8, not 12x8"):
+        made(name, 3, 8, 4)(maps(2, 3, 12, 8))
+
+
+def test_last_stage_of_windows_has_no_parameters_and_clips_the_mean() -> None:
+    squeeze, x = made("RG", 3, 7, 7), maps(5, 3, 7, 7)
+    assert not list(squeeze.parameters())
+    torch.testing.assert_close(squeeze(x), x.mean(dim=(2, 3)).relu())
