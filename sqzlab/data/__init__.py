@@ -1,0 +1,1 @@
+"""Data sets by name: what they hold (`fingerprint`, without torch) and their batches (`open`)."""

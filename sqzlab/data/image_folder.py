@@ -1,0 +1,126 @@
+"""Class folders of image files with the standard crops of ImageNet training.
+
+Training: a random part of 8 to 100 % of the area with an aspect of 3/4 to 4/3, resized, flipped half of the time.
+Validation: the short side resized to 256/224 of the crop's, then the centre. Both bilinear with antialiasing on
+uint8. Files are decoded by Pillow and converted to RGB, as torchvision's default loader does.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from sqzlab.data.class_folders import class_names, data_folder, image_names
+from sqzlab.data.order import image_rng
+from sqzlab.data.source import IMAGENET_MEAN, IMAGENET_STD, Source
+from sqzlab.errors import UnavailableError
+
+AREA = (0.08, 1.0)
+ASPECT = (3 / 4, 4 / 3)
+TRIES = 10
+
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error)
+"""What Pillow's decoders raise on broken files."""
+
+
+class Paths:
+    """Many path names in one tensor, which worker processes share: a list of 1.3 million would be copied into each."""
+
+    def __init__(self, names: list[str]) -> None:
+        encoded = [os.fsencode(name) for name in names]
+        self._text = torch.from_numpy(np.frombuffer(b"".join(encoded), dtype=np.uint8).copy())
+        self._ends = torch.tensor([0, *map(len, encoded)]).cumsum(0)
+
+    def __getitem__(self, index: int) -> str:
+        return os.fsdecode(self._text[self._ends[index] : self._ends[index + 1]].numpy().tobytes())
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+
+class FolderSource(Source):
+    """`root/train/<class>/<image>` and `root/val/<class>/<image>`."""
+
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    in_processes = True
+
+    def __init__(self, name: str, root: str | None, image_size: int) -> None:
+        self.folder, self.image_size = data_folder(name, root), image_size
+        classes = class_names(name, self.folder)
+        self.classes = len(classes)
+        self.train_paths, self.train_labels = _listed(name, self.folder, "train", classes)
+        self.val_paths, self.val_labels = _listed(name, self.folder, "val", classes)
+
+    def train_batch(self, seed: int, epoch: int, index: NDArray[np.int64]) -> Tensor:
+        return torch.stack([self._train_image(seed, epoch, int(i)) for i in index])
+
+    def val_batch(self, index: NDArray[np.int64]) -> Tensor:
+        return torch.stack([val_crop(self._decode(self.val_paths[int(i)]), self.image_size) for i in index])
+
+    def val_names(self) -> list[str]:
+        return [self.val_paths[index] for index in range(len(self.val_paths))]
+
+    def _train_image(self, seed: int, epoch: int, index: int) -> Tensor:
+        image = self._decode(self.train_paths[index])
+        rng = image_rng(seed, epoch, index)
+        top, left, height, width = random_part(rng, image.shape[1], image.shape[2])
+        image = resize(image[:, top : top + height, left : left + width], self.image_size, self.image_size)
+        return image.flip(2) if rng.random() < 0.5 else image
+
+    def _decode(self, path: str) -> Tensor:
+        file = self.folder / path
+        try:
+            with Image.open(file) as image:
+                pixels = np.array(image.convert("RGB"))  # (H, W, 3)
+        except (*_UNREADABLE, Image.DecompressionBombError) as error:
+            raise UnavailableError(f"image {str(file)!r} cannot be read ({error})") from None
+        return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def random_part(rng: np.random.Generator, height: int, width: int) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of the part to keep, distributed as in torchvision's RandomResizedCrop."""
+    area, aspect = rng.random((2, TRIES))
+    area = height * width * (AREA[0] + (AREA[1] - AREA[0]) * area)
+    aspect = np.exp(np.log(ASPECT[0]) + np.log(ASPECT[1] / ASPECT[0]) * aspect)
+    widths, heights = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
+    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+    down, right = rng.random(2)
+    if fits.any():
+        first = int(fits.argmax())
+        h, w = int(heights[first]), int(widths[first])
+        return int(down * (height - h + 1)), int(right * (width - w + 1)), h, w
+    h = min(height, round(width / ASPECT[0]))  # none fits: the largest centred part of an allowed aspect
+    w = min(width, round(height * ASPECT[1]))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def val_crop(image: Tensor, size: int) -> Tensor:
+    """The centre of (3, H, W) after its short side is resized to round(size * 256 / 224)."""
+    height, width = image.shape[1:]
+    short = round(size * 256 / 224)
+    long = int(short * max(height, width) / min(height, width))
+    image = resize(image, *((short, long) if height <= width else (long, short)))
+    top, left = (round((side - size) / 2) for side in image.shape[1:])
+    return image[:, top : top + size, left : left + size]
+
+
+def resize(image: Tensor, height: int, width: int) -> Tensor:
+    """uint8 (3, H, W) to (3, height, width)."""
+    if image.shape[1:] == (height, width):
+        return image
+    return F.interpolate(image[None], size=(height, width), mode="bilinear", antialias=True)[0]
+
+
+def _listed(name: str, folder: Path, split: str, classes: list[str]) -> tuple[Paths, Tensor]:
+    """Paths relative to the folder, and labels."""
+    images = [image_names(name, folder / split / c) for c in classes]
+    paths = Paths([f"{split}/{c}/{image}" for c, found in zip(classes, images, strict=True) for image in found])
+    return paths, torch.arange(len(classes)).repeat_interleave(torch.tensor([len(found) for found in images]))

@@ -1,0 +1,122 @@
+"""A data set by name, as batches whose content depends only on (seed, epoch, position)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import weakref
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sqzlab.config import DataConfig
+from sqzlab.data.cifar import open_cifar
+from sqzlab.data.digits import open_digits
+from sqzlab.data.generated import GeneratedSource
+from sqzlab.data.image_folder import FolderSource
+from sqzlab.data.order import permutation
+from sqzlab.data.source import Source, Statistic
+from sqzlab.data.workers import made_in_processes
+from sqzlab.errors import UnavailableError
+
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N images of one split: uint8 (N, 3, H, W), labels int64 (N,), their positions in the split int64 (N,)."""
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+
+
+def open_data(config: DataConfig, *, batch_size: int, seed: int, val_batch_size: int | None = None) -> Data:
+    """The data set that `config` names. Validation batches are as large as training batches where not said otherwise.
+
+    Raises UnavailableError where it is not there, or holds other counts than the run was planned with.
+    """
+    source = SOURCES[config.name](config)
+    found = (source.classes, len(source.train_labels), len(source.val_labels))
+    planned = (config.classes, config.train_images, config.val_images)
+    if found != planned:
+        raise UnavailableError(
+            f"data set {config.name!r} has {_told(found)}, but the run was planned with {_told(planned)}"
+        )
+    return Data(source, seed, batch_size, val_batch_size or batch_size, config.workers if source.in_processes else 0)
+
+
+class Data:
+    """Batches of one data set. `mean` and `std` are for images divided by 255."""
+
+    def __init__(self, source: Source, seed: int, batch_size: int, val_batch_size: int, workers: int) -> None:
+        self._source, self._seed, self._workers = source, seed, workers
+        self._batch_size, self._val_batch_size = batch_size, val_batch_size
+        self._running: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
+        self.classes = source.classes
+        self.train_images, self.val_images = len(source.train_labels), len(source.val_labels)
+        self.steps_per_epoch = self.train_images // batch_size
+        self.mean: Statistic = source.mean
+        self.std: Statistic = source.std
+        self.order_hash = _order_hash(source)
+
+    def train_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Full batches of one epoch from batch number `start` on; the images before it are not decoded."""
+        order = permutation(self._seed, epoch, self.train_images)
+        size = self._batch_size
+        index = [order[step * size : (step + 1) * size] for step in range(start, self.steps_per_epoch)]
+        return self._batches(partial(_train_batch, self._source, self._seed, epoch), index)
+
+    def val_batches(self) -> Iterator[Batch]:
+        """Every validation image once, in a fixed order; the last batch may be short."""
+        size = self._val_batch_size
+        index = [np.arange(at, min(at + size, self.val_images)) for at in range(0, self.val_images, size)]
+        return self._batches(partial(_val_batch, self._source), index)
+
+    def close(self) -> None:
+        """Ends the worker processes of every iterator that is still running."""
+        for batches in list(self._running):
+            batches.close()
+
+    def _batches(self, make: Callable[[Index], Batch], index: Sequence[Index]) -> Iterator[Batch]:
+        if not self._workers or not index:
+            return map(make, index)
+        batches = made_in_processes(make, index, self._workers)
+        self._running.add(batches)
+        return batches
+
+
+def _train_batch(source: Source, seed: int, epoch: int, index: Index) -> Batch:
+    at = torch.from_numpy(index)
+    return Batch(source.train_batch(seed, epoch, index), source.train_labels[at], at)
+
+
+def _val_batch(source: Source, index: Index) -> Batch:
+    at = torch.from_numpy(index)
+    return Batch(source.val_batch(index), source.val_labels[at], at)
+
+
+def _order_hash(source: Source) -> str:
+    digest = hashlib.sha256()
+    for name, label in zip(source.val_names(), source.val_labels.tolist(), strict=True):
+        digest.update(os.fsencode(f"{name}\0{label}\0"))
+    return digest.hexdigest()
+
+
+def _told(counts: tuple[int, int, int]) -> str:
+    return "{} classes, {} training and {} validation images".format(*counts)
+
+
+SOURCES: dict[str, Callable[[DataConfig], Source]] = {
+    "digits": lambda config: open_digits(config.image_size),
+    "imagenet": lambda config: FolderSource(config.name, config.root, config.image_size),
+    "imagefolder": lambda config: FolderSource(config.name, config.root, config.image_size),
+    "cifar10": lambda config: open_cifar(config.name, config.root),
+    "cifar100": lambda config: open_cifar(config.name, config.root),
+    "generated": lambda config: GeneratedSource(config.image_size),
+}
