@@ -1,0 +1,253 @@
+"""The arms of a study: every combination of its matrix with the defaults, resolved to a configuration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sqzlab.catalog import BACKBONES, DATASETS
+from sqzlab.config import HOST_KEYS, SECTIONS, Config, resolve, why_not
+from sqzlab.recipes import RECIPES
+from sqzlab.run import Value
+from sqzlab.study.baseline import counterparts, describe
+from sqzlab.study.faults import Faults, Place
+from sqzlab.study.layout import Layout
+from sqzlab.study.matrix import Combination, expand
+from sqzlab.study.slurm import Slurm, read_slurm
+from sqzlab.study.yamlfile import Node
+
+MAX_RUNS = 100_000
+MAX_COMPARISONS = 20_000_000  # combinations times the elements of exclude and include
+SET = "--set"
+
+Counts = tuple[int, int, int]
+"""Classes, training images, validation images."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    cell: dict[str, Value]
+    values: Mapping[str, Any]  # what was given, by dotted key
+    config: Config | None  # with the study's first seed; None where it has faults
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """A profile's layout and what is said about it from outside the file."""
+
+    layout: Layout
+    faults: Faults
+    sound: bool  # false: parts of the file could not be used, so that what seems to be missing is no news
+    overrides: Mapping[str, Node] = field(default_factory=dict)
+    roots: Mapping[str, str] = field(default_factory=dict)
+    counted: Mapping[tuple[str, str | None], Counts | None] = field(default_factory=dict)
+
+    def arms(self) -> list[Arm]:
+        """Every arm in the matrix' order; what is wrong with one is added to the faults."""
+        layout, faults = self.layout, self.faults
+        for key, text in (("matrix", "a mapping of axes"), ("seeds", "a list of whole numbers, such as [0, 1, 2]")):
+            if self.sound and not getattr(layout, key):
+                faults.add(layout.mark, key, f"is missing; valid: {text}")
+        if not layout.matrix or self._is_too_large():
+            return []
+        combinations = self._combinations()
+        told: set[tuple[str, str]] = set()
+        arms = [self._arm(combination, told) for combination in combinations]
+        self._check_distinct(arms, combinations)
+        if self.sound:
+            self._check_baseline(arms)
+        return arms
+
+    def slurm(self, arms: Iterable[Arm]) -> Slurm:
+        """The resources that the study states, or at least what its runs need."""
+        slurm = read_slurm(self.layout.slurm, self.faults)
+        configs = [arm.config for arm in arms if arm.config is not None]
+        needs = {
+            ("gpus", "train.device"): max((int(config.train.device == "cuda") for config in configs), default=0),
+            ("cpus", "train.threads"): max((config.train.threads for config in configs), default=1),
+        }
+        for (name, key), need in needs.items():
+            if name not in self.layout.slurm or key in self.overrides:
+                slurm = replace(slurm, **{name: max(need, getattr(slurm, name))})
+            elif getattr(slurm, name) < need:
+                node = self.layout.slurm[name]
+                why = "train.device is 'cuda'" if name == "gpus" else f"train.threads is {need}"
+                self.faults.add(node.mark, f"slurm.{name}", f"{node.plain!r} is too few, as {why}; valid: {need}")
+        return slurm
+
+    # ---- combinations --------------------------------------------------------------------------
+
+    def _is_too_large(self) -> bool:
+        layout = self.layout
+        cells = math.prod(len(_nodes(axis)) for axis in layout.matrix.values())
+        runs = (cells + len(layout.include or ())) * len(layout.seeds or (0,))
+        items = len(layout.exclude or ()) + len(layout.include or ())
+        place = next(iter(layout.matrix.values())).key_mark
+        if runs > MAX_RUNS:
+            self.faults.add(place, "matrix", f"makes {runs:,} runs with its seeds; valid: at most {MAX_RUNS:,}")
+        elif cells * items > MAX_COMPARISONS:
+            text = f"has {cells:,} combinations and {items:,} elements of exclude and include, too many to compare"
+            self.faults.add(place, "matrix", f"{text}; valid: a product of at most {MAX_COMPARISONS:,}")
+        return runs > MAX_RUNS or cells * items > MAX_COMPARISONS
+
+    def _combinations(self) -> list[Combination]:
+        layout, faults = self.layout, self.faults
+        exclude = []
+        for item in layout.exclude or ():
+            foreign = [key for key in item.values if key not in layout.matrix]
+            if not foreign:
+                exclude.append(item)
+            elif self.sound:
+                axes = ", ".join(layout.matrix)
+                faults.idle(item.mark, "exclude", f"matches nothing: {foreign[0]} is no axis; valid: {axes}")
+        matrix = {key: _nodes(axis) for key, axis in layout.matrix.items()}
+        combinations, matched = expand(matrix, exclude, layout.include or ())
+        for item in exclude:
+            if item in matched:
+                faults.used(item.mark, "exclude")
+            elif self.sound:
+                asked = describe({key: node.plain for key, node in item.values.items()})
+                faults.idle(
+                    item.mark, "exclude", f"matches nothing: no combination has {asked}; valid: values of the matrix"
+                )
+        if not combinations:
+            faults.add(layout.mark, "exclude", "leaves no combination; valid: excludes that leave at least one")
+        return combinations
+
+    # ---- one arm -------------------------------------------------------------------------------
+
+    def _arm(self, combination: Combination, told: set[tuple[str, str]]) -> Arm:
+        """`told` are the faults of this profile that stand at no value of their own."""
+        nodes = {**self.layout.defaults, **combination, **self.overrides}
+        values = {key: node.plain for key, node in nodes.items()}
+        broken = False
+        for key, node in nodes.items():
+            reason = why_not(key, values)
+            if key in combination and key not in self.overrides:
+                if reason is not None:
+                    broken = True
+                    cure = "exclude this combination" if key in self.layout.matrix else "leave it out of this include"
+                    self.faults.add(node.mark, key, f"{reason}; {cure}")
+            else:
+                self._note_default(key, node, reason)
+            if reason is not None:
+                del values[key]
+        for key, node in self.layout.defaults.items():
+            if key in combination:
+                self.faults.idle(
+                    node.mark, key, "applies to no run, as the matrix or every include gives its own; remove it"
+                )
+            elif key in self.overrides:
+                self.faults.used(node.mark, key)
+        dataset = DATASETS.get(str(values.get("data.name")))
+        if dataset is not None and dataset.needs_root and values["data.name"] in self.roots:
+            values.setdefault("data.root", self.roots[values["data.name"]])
+        counts = self.counted.get((str(values.get("data.name")), values.get("data.root")))
+        config = resolve(values, (self.layout.seeds or (0,))[0], counts)
+        if isinstance(config, list):
+            self._report(config, combination, nodes, told)
+        resolved = config if isinstance(config, Config) and not broken else None
+        cell = {axis: self._cell_value(axis, combination, values, resolved) for axis in self.layout.matrix}
+        return Arm(cell, values, resolved)
+
+    def _note_default(self, key: str, node: Node, reason: str | None) -> None:
+        place = SET if key in self.overrides else node.mark
+        if reason is None:
+            self.faults.used(place, key)
+        else:
+            self.faults.idle(place, key, f"applies to no run: {reason}")
+
+    def _report(
+        self,
+        found: list[tuple[str, str]],
+        combination: Combination,
+        nodes: Mapping[str, Node],
+        told: set[tuple[str, str]],
+    ) -> None:
+        for key, text in found:
+            if text == "is missing":
+                if key not in LEADING.values() or not self.sound:
+                    continue  # it comes from the recipe or the data set, which is reported itself
+                text = f"is missing; valid: {', '.join(TABLES[key])}"
+            if key in nodes:
+                self.faults.add(self._place(key, nodes[key]), key, text)
+            elif self.sound and (key, text) not in told:
+                told.add((key, text))
+                leading = LEADING[key.partition(".")[0]]
+                partial = len(combination.keys() & self.layout.matrix.keys()) < len(self.layout.matrix)
+                own = next(iter(combination.values())).mark if partial else self.layout.mark  # the include's
+                self.faults.add(self._place(leading, nodes[leading]) if leading in nodes else own, key, text)
+
+    def _place(self, key: str, node: Node) -> Place:
+        return SET if key in self.overrides else node.mark
+
+    def _cell_value(
+        self, axis: str, combination: Combination, values: Mapping[str, Any], config: Config | None
+    ) -> Value:
+        """The matrix' value; for an include that names no such axis, what the run has."""
+        value: Value
+        if axis in combination:
+            value = combination[axis].plain
+        elif config is not None:
+            section, _, name = axis.partition(".")
+            value = getattr(getattr(config, section), name)
+        else:
+            value = values.get(axis)
+        return value
+
+    # ---- between arms --------------------------------------------------------------------------
+
+    def _check_distinct(self, arms: list[Arm], combinations: list[Combination]) -> None:
+        first: dict[object, int] = {}
+        places: set[Place] = set()
+        for index, arm in enumerate(arms):
+            if arm.config is None:
+                continue
+            other = first.setdefault(_identity(arm.config), index)
+            if other == index:
+                continue
+            ours, theirs = combinations[index], combinations[other]
+            apart = [node for key, node in ours.items() if key not in theirs or theirs[key].token != node.token]
+            place = apart[0].mark if apart else self.layout.mark
+            if place not in places:
+                places.add(place)
+                text = f"{describe(arm.cell)} is the same run as {describe(arms[other].cell)}; remove one"
+                self.faults.add(place, "matrix", text)
+
+    def _check_baseline(self, arms: list[Arm]) -> None:
+        layout = self.layout
+        baseline = {key: node.plain for key, node in layout.baseline.items()}
+        for key, node in layout.baseline.items():
+            if key not in layout.matrix:
+                self.faults.add(node.key_mark, "baseline", f"{key} is no axis; valid: {', '.join(layout.matrix)}")
+        if not baseline or any(key not in layout.matrix for key in baseline):
+            return
+        found = counterparts(list(layout.matrix), [(arm.cell, arm.values) for arm in arms], baseline)
+        missed = [arm for arm, index in zip(arms, found, strict=True) if index is None]
+        lacking = [arm.cell for arm in missed if arm.config is not None or len(missed) == len(arms)]
+        if lacking:
+            others = {key: value for key, value in lacking[0].items() if key not in baseline}
+            where = f" beside {describe(others)}" if others and len(lacking) < len(arms) else ""
+            text = f"no arm has {describe(baseline)}{where}; valid: values of an arm in the matrix"
+            self.faults.add(next(iter(layout.baseline.values())).mark, "baseline", text)
+
+
+LEADING = {"model": "model.backbone", "data": "data.name", "train": "train.recipe"}
+"""The key of each section that has no default."""
+TABLES: dict[str, Iterable[str]] = {"model.backbone": BACKBONES, "data.name": DATASETS, "train.recipe": RECIPES}
+
+
+def _nodes(axis: Node) -> list[Node]:
+    return axis.value if isinstance(axis.value, list) else []
+
+
+def _identity(config: Config) -> object:
+    """Equal where the runs are the same; without the cost of a digest."""
+    return tuple(
+        value
+        for section in SECTIONS
+        for name, value in getattr(config, section).__dict__.items()
+        if f"{section}.{name}" not in HOST_KEYS
+    )
