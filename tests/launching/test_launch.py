@@ -1,0 +1,291 @@
+"""The launch command as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from launching.conftest import Launch, command
+
+from sqzlab.runs.files import read_json
+
+RUNS = 4
+
+
+def run_folders(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob("*/config.json"))
+
+
+def stamps(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_study_runs_to_its_report_and_a_second_launch_does_nothing(
+    study: Path, launch: Launch, tmp_path: Path
+) -> None:
+    first = launch(study)
+    assert first.returncode == 0, first.stderr
+    folder = tmp_path / "results" / "small"
+    assert len(list(folder.glob("*/metrics.json"))) == RUNS
+    assert (folder / "report" / "index.html").exists()
+    assert "4 not started; running 4 (local)" in first.stdout
+    assert f"report: {folder}/report/index.html" in first.stdout.replace("\n", "")
+    before = stamps(folder)
+    second = launch(study)
+    assert second.returncode == 0, second.stderr
+    assert "everything is done" in second.stdout
+    assert stamps(folder) == before
+
+
+def test_the_plan_shows_every_run_and_the_difference_from_the_baseline(study: Path, launch: Launch) -> None:
+    shown = launch(study, "--dry-run")
+    assert shown.returncode == 0, shown.stderr
+    rows = [line.split() for line in shown.stdout.splitlines()]
+    assert ["gap", "resnet18", "gap", "1", "181,842"] in [row[:5] for row in rows]
+    assert any(row[:4] == ["resnet18", "gap", "+5,440", "+3.08%"] for row in rows)
+    tables = shown.stdout.rpartition("\n\n")[0]
+    assert max(map(len, tables.splitlines())) <= 80
+
+
+def test_a_dry_run_writes_nothing(study: Path, launch: Launch, tmp_path: Path) -> None:
+    assert launch(study, "--dry-run").returncode == 0
+    assert not (tmp_path / "results").exists()
+
+
+def test_only_and_set_choose_runs_and_values(study: Path, launch: Launch, tmp_path: Path) -> None:
+    done = launch(study, "--only", "squeeze=gap", "--only", "seed=1", "--set", "train.lr=0.05", "--cluster", "inline")
+    assert done.returncode == 0, done.stderr
+    (folder,) = run_folders(tmp_path / "results" / "small")
+    config = json.loads((folder / "config.json").read_text())["config"]
+    assert (config["model"]["squeeze"], config["seed"], config["train"]["lr"]) == ("gap", 1, 0.05)
+    assert "3 not started" in launch(study, "--set", "train.lr=0.05", "--status").stdout
+
+
+def test_a_failed_run_stops_no_other_and_is_tried_again_only_when_asked(
+    study: Path, launch: Launch, tmp_path: Path
+) -> None:
+    study.write_text(study.read_text().replace("[baseline, gap]", "[baseline, gap]\n  train.lr: [0.1, 1.0e+30]"))
+    first = launch(study, "--only", "seed=0")
+    assert first.returncode == 1
+    assert first.stdout.count("failed DivergedError") == 2
+    assert "2 done" in launch(study, "--only", "seed=0", "--status").stdout
+    folder = tmp_path / "results" / "small"
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*/failure.json")}
+    plain = launch(study, "--only", "seed=0")
+    assert plain.returncode == 1
+    assert "2 failed and are not tried again by themselves; add --retry-failed" in plain.stdout
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    again = launch(study, "--only", "seed=0", "--retry-failed")
+    assert again.returncode == 1
+    assert all(path.stat().st_mtime_ns > stamp for path, stamp in before.items())
+
+
+def test_ctrl_c_ends_cleanly_and_the_next_launch_goes_on(study: Path, launch: Launch, tmp_path: Path) -> None:
+    study.write_text(study.read_text().replace("epochs: 2, limit_batches: 2", "epochs: 30, checkpoint_steps: 5"))
+    folder = tmp_path / "results" / "small"
+    only = ("--only", "squeeze=gap", "--results", tmp_path / "results")
+    launched = subprocess.Popen(
+        command(study, *only), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_for(lambda: any(folder.glob("*/checkpoint.pt")))
+    os.killpg(launched.pid, signal.SIGINT)  # as a terminal does: to the launcher and to every worker
+    _, error = launched.communicate(timeout=60)
+    assert launched.returncode == 130
+    assert "Traceback" not in error
+    assert "stopped; launch again to go on" in error
+    assert_nobody_runs(folder)
+    reached = [segments(path)[-1] for path in run_folders(folder) if (path / "provenance.json").exists()]
+    assert reached
+    assert all(segment["why"] == "interrupted: SIGTERM" for segment in reached)
+    status = launch(study, "--status").stdout
+    assert "interrupted" in status
+    assert "failed" not in status
+
+
+def test_workers_end_with_a_killed_launcher_and_the_next_one_resumes(
+    study: Path, launch: Launch, tmp_path: Path
+) -> None:
+    study.write_text(study.read_text().replace("epochs: 2, limit_batches: 2", "epochs: 3, checkpoint_steps: 5"))
+    folder = tmp_path / "results" / "small"
+    only = ("--only", "squeeze=gap", "--only", "seed=0")
+    launched = subprocess.Popen(command(study, *only, "--results", tmp_path / "results"), stdout=subprocess.DEVNULL)
+    wait_for(lambda: any(folder.glob("*/checkpoint.pt")))
+    launched.kill()
+    launched.wait()
+    wait_for(lambda: not working_in(folder))
+    done = launch(study, *only)
+    assert done.returncode == 0, done.stderr
+    (path,) = run_folders(folder)
+    first, last = segments(path)
+    assert first["why"] == "interrupted: the launcher is gone"
+    assert last["first_step"] == first["last_step"] > 0
+
+
+def test_two_launches_at_once_share_the_work_and_both_end_with_all_of_it(
+    study: Path, launch: Launch, tmp_path: Path
+) -> None:
+    arguments = command(study, "--jobs", 1, "--results", tmp_path / "results")
+    both = [subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    folder = tmp_path / "results" / "small"
+    assert len(list(folder.glob("*/metrics.json"))) == RUNS
+    for path in run_folders(folder):
+        assert len(segments(path)) == 1, "a run was trained twice"
+
+
+def test_inline_an_error_surfaces_where_it_happens(study: Path, launch: Launch) -> None:
+    done = launch(study, "--cluster", "inline", "--set", "train.lr=1e30", "--only", "seed=0")
+    assert done.returncode == 1
+    assert "DivergedError: the training loss is not finite" in done.stderr
+    assert "trainer.py" in done.stderr
+
+
+def test_arms_that_differ_in_what_no_axis_names_are_refused(study: Path, launch: Launch, tmp_path: Path) -> None:
+    study.write_text(study.read_text() + "include:\n  - {model.squeeze: gap, train.lr: 0.2}\n")
+    refused = launch(study)
+    assert refused.returncode == 2
+    assert "train.lr is 0.2, but 0.1" in refused.stderr
+    assert not (tmp_path / "results").exists()
+
+
+# ---- bad input ---------------------------------------------------------------------------------
+
+
+def assert_one_clear_line(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_a_missing_study_file(launch: Launch, tmp_path: Path) -> None:
+    assert_one_clear_line(launch(tmp_path / "none.yaml"), 2, "none.yaml")
+
+
+def test_an_unknown_profile(launch: Launch) -> None:
+    done = launch("experiments/squeeze_ablation.yaml", "--profile", "labtop")
+    assert_one_clear_line(done, 2, "labtop", "did you mean 'laptop'")
+
+
+def test_an_unknown_value_of_only(study: Path, launch: Launch) -> None:
+    assert_one_clear_line(launch(study, "--only", "squeeze=gup"), 2, "did you mean 'gap'")
+
+
+def test_fewer_than_one_job(study: Path, launch: Launch) -> None:
+    assert_one_clear_line(launch(study, "--jobs", "0"), 2, "--jobs 0")
+
+
+def test_a_results_folder_that_is_a_file(study: Path, launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("")
+    assert_one_clear_line(launch(study), 3, "results")
+    assert (tmp_path / "results").read_text() == ""
+
+
+def test_a_results_folder_that_is_read_only(study: Path, launch: Launch, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(results)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("a read-only file system cannot be mounted here")
+    try:
+        assert_one_clear_line(launch(study), 3, "results", "read-only")
+    finally:
+        subprocess.run(["umount", "-l", str(results)], check=True)
+
+
+@pytest.mark.parametrize("size", ["4k", "200k"])
+def test_a_full_results_folder(study: Path, launch: Launch, tmp_path: Path, size: str) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(results)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        done = launch(study)
+        assert done.returncode in (1, 3)
+        assert "no space left on device" in (done.stdout + done.stderr).lower()
+        assert "Traceback" not in done.stderr
+        assert not list(results.rglob("*.tmp")), "something half-written was left behind"
+        assert not list(results.rglob("metrics.json"))
+    finally:
+        subprocess.run(["umount", "-l", str(results)], check=True)
+
+
+def test_an_imagenet_folder_that_is_missing_empty_or_mismatched(launch: Launch, tmp_path: Path) -> None:
+    study = "experiments/squeeze_ablation.yaml"
+    assert_one_clear_line(launch(study, IMAGENET_DIR=str(tmp_path / "none")), 3, str(tmp_path / "none"))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert_one_clear_line(launch(study, IMAGENET_DIR=str(empty)), 3, str(empty), "train")
+    for part, name in (("train", "n1"), ("train", "n2"), ("val", "n1"), ("val", "n3")):
+        (empty / part / name).mkdir(parents=True)
+        (empty / part / name / "a.JPEG").write_bytes(b"x")
+    assert_one_clear_line(launch(study, IMAGENET_DIR=str(empty)), 3, "n2", "n3")
+
+
+def test_the_imagenet_profile_without_a_gpu_names_the_node(launch: Launch, tmp_path: Path) -> None:
+    import socket
+
+    from sqzlab.launching.devices import visible_gpus
+
+    if visible_gpus():
+        pytest.skip("this machine has a GPU")
+    for number in range(1000):
+        for part in ("train", "val"):
+            folder = tmp_path / "imagenet" / part / f"n{number:04}"
+            folder.mkdir(parents=True)
+            for image in range(2 if part == "train" else 1):
+                (folder / f"{image}.JPEG").write_bytes(b"x")
+    done = launch("experiments/squeeze_ablation.yaml", IMAGENET_DIR=str(tmp_path / "imagenet"))
+    assert_one_clear_line(done, 3, "GPU", socket.gethostname())
+
+
+def test_damaged_files_of_a_study_cost_only_the_damaged_runs(study: Path, launch: Launch, tmp_path: Path) -> None:
+    assert launch(study).returncode == 0
+    folder = tmp_path / "results" / "small"
+    whole, cut = run_folders(folder)[:2]
+    before = stamps(whole)
+    metrics = (cut / "metrics.json").read_text()
+    (cut / "metrics.json").write_text(metrics[:50])
+    (folder / "plan.json").write_text("{")
+    done = launch(study)
+    assert done.returncode == 0, done.stderr
+    assert read_json(cut / "metrics.json")["top1"] == json.loads(metrics)["top1"]
+    assert read_json(folder / "plan.json") is not None
+    assert stamps(whole) == before
+
+
+# ---- helpers -----------------------------------------------------------------------------------
+
+
+def segments(folder: Path) -> list[dict]:
+    return (read_json(folder / "provenance.json") or {})["segments"]
+
+
+def wait_for(condition, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.02)
+
+
+def working_in(folder: Path) -> list[str]:
+    """Processes that write into a run folder: their log is open."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            found += [entry.name for link in (entry / "fd").iterdir() if str(link.readlink()).startswith(str(folder))]
+        except OSError:
+            continue
+    return found
+
+
+def assert_nobody_runs(folder: Path) -> None:
+    assert not working_in(folder)
