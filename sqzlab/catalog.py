@@ -131,7 +131,7 @@ class DataSet:
 
 
 DATASETS = {
-    "digits": DataSet("scikit-learn's handwritten digits, embedded", (10, 1200, 597), 32),
+    "digits": DataSet("scikit-learn's handwritten digits, embedded", (10, 1347, 450), 32),
     "imagenet": DataSet("ImageNet-1k as class folders: train/ and val/", None, 224, needs_root=True),
     "imagefolder": DataSet("any class folders: train/ and val/", None, 224, needs_root=True),
     "cifar10": DataSet("CIFAR-10, python version", (10, 50_000, 10_000), 32, fixed_size=True, needs_root=True),

@@ -55,7 +55,7 @@ RECIPES = {
         zero_init_gamma=True,
     ),
     "digits": Recipe(
-        "ours: small networks on 1,200 images in seconds",
+        "ours: small networks on 1,347 images in seconds",
         {
             **_SGD,
             "nesterov": True,
@@ -65,7 +65,7 @@ RECIPES = {
             "gamma": None,
             "milestones": None,
             "warmup_epochs": 1,
-            "epochs": 8,
+            "epochs": 10,
             "batch_size": 32,
             "lr": 0.1,
         },

@@ -211,6 +211,7 @@ class _Execution:
             **{key: self.epochs[-1][key] for key in ("top1", "top5", "val_loss", "train_loss")},
             "epochs": train.epochs,
             "steps": trainer.step,
+            "batch_size": train.batch_size,
             "params": cost.params,
             "macs": cost.macs,
             "train_images_per_s": trainer.step * train.batch_size / trainer.train_s,

@@ -211,7 +211,7 @@ def test_a_fault_of_another_profile_is_told_too_and_says_whose_it_is(faults: Fau
     text += "  two: {seeds: [4]}\n"
     text += "  three: {seeds: [4], defaults: {train.batch_size: 32, train.lr: 0}}\n"
     assert faults(text, "one") == [
-        "s.yaml:9:21: train.batch_size: 2000 is more than the 1200 training images (profile 'two')",
+        "s.yaml:9:21: train.batch_size: 2000 is more than the 1347 training images (profile 'two')",
         "s.yaml:13:66: train.lr: 0 is out of range; valid: above 0.0",
     ]
 
