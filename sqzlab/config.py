@@ -306,7 +306,8 @@ def _told(error: ValidationError) -> list[Fault]:
             text = f"{given!r} is out of range; valid: {_LIMITS[kind]} {next(iter(limits.values()))}"
         else:
             wanted = _WANTED.get(kind, found["msg"].lower())
-            text = f"{given!r} is {_KINDS.get(type(given), 'of the wrong kind')}; {wanted}"
+            what = "" if given is None else f"{given!r} "
+            text = f"{what}is {_KINDS.get(type(given), 'of the wrong kind')}; {wanted}"
         told.append((key, text))
     return told
 

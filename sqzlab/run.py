@@ -42,7 +42,8 @@ class Run:
         """`<backbone>-<squeeze>[-...what else differs]-s<seed>-<hash8>`, safe as a folder's and a job's name."""
         model = self.config.model
         named = ("model.backbone", "model.squeeze")
-        others = [f"{key.rpartition('.')[2]}{value}" for key, value in self.cell.items() if key not in named]
+        axes = [(key, value) for key, value in self.cell.items() if key not in named and value is not None]
+        others = [f"{key.rpartition('.')[2]}{value}" for key, value in axes]
         parts = [model.backbone, model.squeeze, *others, f"s{self.config.seed}", self.config.digest()]
         return "-".join(re.sub(r"[^A-Za-z0-9._]+", "_", part) for part in parts)
 

@@ -109,7 +109,7 @@ def group_arms(records: Records) -> tuple[Group, ...]:
         baseline = next((arm for arm in arms if baselines.is_baseline(arm.cell)), None)
         ordered = ([baseline] if baseline else []) + [arm for arm in arms if arm is not baseline]
         backbones = {row["backbone"] for arm in arms for row in arm.done} - {None}
-        title = describe(dict(shared)) or ", ".join(sorted(backbones)) or "all arms"
+        title = describe(dict(shared)) or ", ".join(sorted(map(str, backbones))) or "all arms"
         groups.append(Group(title, dict(shared), tuple(ordered), baseline))
     return tuple(groups)
 

@@ -144,7 +144,7 @@ def _row(folder: Path, planned: Mapping[str, Any] | None) -> dict[str, Any]:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
         return row | {"state": "damaged", "error": f"{METRICS}: not whole JSON ({_one_line(error)})"}
-    if fault := _fault(values, folder.name):
+    if fault := why_unusable(values, folder.name):
         return row | {"state": "damaged", "error": f"{METRICS}: {fault}"}
     row |= {key: values.get(key) for key in COLUMNS[4:]}
     if planned is None:
@@ -152,8 +152,8 @@ def _row(folder: Path, planned: Mapping[str, Any] | None) -> dict[str, Any]:
     return row | {"state": "done"}
 
 
-def _fault(values: Any, run_id: str) -> str | None:
-    """What makes metrics unusable, or None."""
+def why_unusable(values: Any, run_id: str) -> str | None:
+    """What makes the metrics of this run unusable, or None."""
     if not isinstance(values, dict):
         return "not a JSON object"
     if absent := [key for key in REQUIRED if key not in values]:

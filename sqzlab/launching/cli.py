@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,8 @@ IMAGENET_DIR = "IMAGENET_DIR"
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0 all done or submitted, 1 a run failed, 2 bad input, 3 something is lacking, 130 Ctrl-C."""
     arguments = _parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without plus-minus signs still gets its tables
     try:
         return _launch(arguments)
     except SqzlabError as error:
@@ -41,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="launch.py",
+        allow_abbrev=False,
         description="Run what is missing of a study. May be repeated at any moment: what is done is never run again.",
         epilog="exit codes: 0 all done or submitted, 1 a run failed, 2 what was written is wrong, "
         "3 data, Slurm or GPU lacking, 130 Ctrl-C",
@@ -75,7 +79,7 @@ def _launch(arguments: argparse.Namespace) -> int:
     study = _study(arguments, console)
     folder = arguments.results / (study.folder_name + ("-debug" if arguments.debug else ""))
     if arguments.status:
-        return _show_status(study, folder, console)
+        return _show_status(arguments, study, folder, console)
     return _run(arguments, study, folder, console)
 
 
@@ -112,10 +116,8 @@ def _default_profile(arguments: argparse.Namespace, console: Console) -> str | N
     from sqzlab.study.study import profile_names
 
     names = profile_names(arguments.study)
-    if not names:
-        return None
     if not {"imagenet", "laptop"} <= set(names):
-        raise ConfigError(f"{arguments.study}: name one of its profiles; valid: --profile {', '.join(names)}")
+        return None  # load_study knows whether the file is a study without one, and tells all that is wrong with it
     if os.environ.get(IMAGENET_DIR):
         return "imagenet"
     if arguments.cluster == "slurm" or (arguments.cluster == "auto" and slurm.answers()):
@@ -134,25 +136,27 @@ def _default_profile(arguments: argparse.Namespace, console: Console) -> str | N
 # ---- status ------------------------------------------------------------------------------------
 
 
-def _show_status(study: Study, folder: Path, console: Console) -> int:
+def _show_status(arguments: argparse.Namespace, study: Study, folder: Path, console: Console) -> int:
+    from rich.markup import escape
     from rich.table import Table
 
     from sqzlab.launching.status import COLOURS, statuses, summary
+    from sqzlab.study.study import select
 
-    found = statuses(folder, study.runs, _queue(folder, console))
+    found = statuses(folder, select(study, arguments.only), _queue(folder, console))
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
     table.add_column("run", no_wrap=True)
     table.add_column("state", overflow="fold")
     for run_id, status in found.items():
         detail = f" {status.detail}" if status.detail else ""
-        table.add_row(run_id, f"[{COLOURS[status.state]}]{status.state}[/]{detail}")
+        table.add_row(run_id, f"[{COLOURS[status.state]}]{status.state}[/]{escape(detail)}")
     console.print(table)
     _say(console, f"{folder}: {summary(found)}")
     return 0
 
 
 def _queue(folder: Path, console: Console) -> dict[str, str]:
-    """What Slurm says of this study's jobs; that it does not answer is said, not raised."""
+    """What Slurm says of this study's jobs; that it does not answer is said, and raised only before submitting."""
     from sqzlab.launching import slurm
 
     try:
@@ -172,7 +176,11 @@ def _run(arguments: argparse.Namespace, study: Study, folder: Path, console: Con
     from sqzlab.study.study import select
 
     cluster = _cluster(arguments)
-    found = statuses(folder, study.runs, _queue(folder, console))
+    options = slurm.parsed(arguments.slurm)
+    if options and cluster != "slurm":
+        raise ConfigError(f"--slurm {arguments.slurm[0]!r}: does not apply to --cluster {cluster}")
+    submitting = cluster == "slurm" and not arguments.dry_run
+    found = statuses(folder, study.runs, slurm.queued(folder) if submitting else _queue(folder, console))
     chosen = select(study, arguments.only)
     missing = _in_state(
         chosen, found, *((State.FAILED,) if arguments.retry_failed else (State.MISSING, State.INTERRUPTED))
@@ -188,13 +196,17 @@ def _run(arguments: argparse.Namespace, study: Study, folder: Path, console: Con
     if arguments.dry_run:
         return 0
     plan.write_plan(study, folder, costs)
-    failed = sum(1 for status in found.values() if status.state == "failed")
+    left = [] if arguments.retry_failed else _in_state(chosen, found, State.FAILED)
+    if left:
+        _say(console, f"failed before and not tried again without --retry-failed: {len(left)}")
     if not missing and not (elsewhere and cluster == "local"):
-        return _nothing_missing(study, folder, failed, console)
+        if len(_in_state(chosen, found, State.DONE)) == len(chosen):
+            _say_all_done(arguments, folder, console)
+        return 1 if left else 0
     if cluster == "slurm":
         slurm.require()
         plan.prepare(missing, folder)
-        jobs = slurm.submit(missing, folder, study.slurm, arguments.slurm, arguments.jobs)
+        jobs = slurm.submit(missing, folder, study.slurm, options, arguments.jobs)
         _say(
             console, f"submitted {len(jobs)} jobs: {jobs[0]} to {jobs[-1]}; python launch.py {arguments.study} --status"
         )
@@ -206,7 +218,7 @@ def _run(arguments: argparse.Namespace, study: Study, folder: Path, console: Con
     else:
         code = _local(arguments, missing, elsewhere, folder, console)
     _report(folder, console)
-    return code
+    return code or (1 if left else 0)
 
 
 def _cluster(arguments: argparse.Namespace) -> str:
@@ -229,13 +241,10 @@ def _intent(missing: int, cluster: str, dry_run: bool) -> str:
     return f"{'would run' if dry_run else 'running'} {missing} ({cluster})"
 
 
-def _nothing_missing(study: Study, folder: Path, failed: int, console: Console) -> int:
-    if failed:
-        _say(console, f"{failed} failed and are not tried again by themselves; add --retry-failed")
-        return 1
+def _say_all_done(arguments: argparse.Namespace, folder: Path, console: Console) -> None:
     report = folder / "report" / "index.html"
-    _say(console, f"everything is done; report: {report if report.exists() else 'python analyze.py ' + str(folder)}")
-    return 0
+    what = "what --only names is done" if arguments.only else "everything is done"
+    _say(console, f"{what}; report: {report if report.exists() else 'python analyze.py ' + str(folder)}")
 
 
 def _require_gpus(runs: Sequence[Run]) -> None:
@@ -256,9 +265,9 @@ def _local(
     from sqzlab.launching import devices, local
     from sqzlab.launching.display import Display
 
-    train = (*runs, *elsewhere)[0].config.train
-    gpus = devices.visible_gpus() if train.device == "cuda" else ()
-    slots = gpus or (None,) * max(1, devices.cores() // train.threads)
+    trains = [run.config.train for run in (*runs, *elsewhere)]
+    gpus = devices.visible_gpus() if any(train.device == "cuda" for train in trains) else ()
+    slots = gpus or (None,) * max(1, devices.cores() // max(train.threads for train in trains))
     with Display(console, total=len(runs) + len(elsewhere)) as display:
         return local.work_off(
             runs,
@@ -276,6 +285,7 @@ def _inline(runs: Sequence[Run], folder: Path, try_resuming: bool, console: Cons
 
     from sqzlab.runs.execute import StopFlag, execute
 
+    code = 0
     for number, run in enumerate(runs, start=1):
         _say(console, f"{run.run_id} ({number} of {len(runs)})")
         stop = StopFlag()
@@ -285,8 +295,12 @@ def _inline(runs: Sequence[Run], folder: Path, try_resuming: bool, console: Cons
             outcome = execute(folder / run.run_id, stop)
         if stop.why:
             raise KeyboardInterrupt
-        _say(console, f"  {outcome}")
-    return 0
+        if outcome == "done":
+            _say(console, "  done")
+        else:
+            _say(console, "  held by another launch; launch again once that has ended")
+            code = 1
+    return code
 
 
 def _report(folder: Path, console: Console) -> None:

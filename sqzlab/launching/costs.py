@@ -22,6 +22,7 @@ from typing import Any
 import sqzlab
 from sqzlab.config import ModelConfig
 from sqzlab.errors import UnavailableError
+from sqzlab.launching.children import python_path
 from sqzlab.runs.files import read_json, write_json
 
 
@@ -49,10 +50,9 @@ def measure_all(models: Iterable[ModelConfig]) -> dict[ModelConfig, Cost]:
 
 def _measured_in_child(models: list[ModelConfig]) -> list[dict[str, Any]]:
     asked = json.dumps([model.model_dump(mode="json") for model in models])
-    root = str(Path(sqzlab.__file__).parents[1])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "sqzlab.networks.cost"]
-    child = subprocess.run(command, input=asked, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    environment = {**os.environ, "PYTHONPATH": python_path()}
+    child = subprocess.run(command, input=asked, capture_output=True, text=True, env=environment)
     if child.returncode != 0:
         lines = child.stderr.strip().splitlines() or [f"exit code {child.returncode}"]
         raise UnavailableError(f"the networks cannot be built: {lines[-1]}")

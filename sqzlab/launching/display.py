@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from sqzlab.launching.status import duration, status_of
+from sqzlab.launching.plan import arm
+from sqzlab.launching.status import State, duration, status_of
 from sqzlab.run import Run
 
 LINE_EVERY_S = 30.0
@@ -29,7 +30,7 @@ class Display:
             TimeElapsedColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not console.is_terminal or console.is_dumb_terminal,
         )
         self.bars: dict[str, TaskID] = {}
         self.all = self.live.add_task("all runs", total=total, detail=f"0 of {total}")
@@ -60,7 +61,7 @@ class Display:
             status = status_of(folder)
             if due:
                 self.say(f"{run.run_id}: {status.state}, {status.detail}")
-            elif "steps" in status.values:
+            elif status.state is State.RUNNING and status.values:  # not so once metrics.json is there
                 done = status.values["step"] / status.values["steps"]
                 self.live.update(self.bars[run.run_id], completed=done, detail=status.detail)
         others = f", {elsewhere} in another launch" if elsewhere else ""
@@ -85,4 +86,4 @@ class Display:
 
 
 def _name(run: Run) -> str:
-    return f"{run.config.model.backbone} {run.config.model.squeeze} s{run.config.seed}"
+    return f"{run.config.model.backbone} {arm(run)} s{run.config.seed}"

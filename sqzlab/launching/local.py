@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import TracebackType
 
+from sqzlab.launching.children import python_path
 from sqzlab.launching.display import Display
 from sqzlab.launching.start import begin
 from sqzlab.launching.status import State, status_of
@@ -37,6 +40,7 @@ def preload() -> None:
     """Starts the server that imports torch once, while this process goes on planning."""
     from multiprocessing import forkserver
 
+    os.environ["PYTHONPATH"] = python_path()  # the server has no other way to find what it preloads
     _context.set_forkserver_preload(["sqzlab.launching.worker", "sqzlab.launching.cli"])
     forkserver.ensure_running()
 
@@ -53,7 +57,8 @@ def work_off(
     """Executes the runs, one in each slot (a GPU's name, or None for a core) at a time.
 
     Returns the exit code: 0, or that of the first run that failed. A failed run stops no other. Runs that another
-    launch holds (`elsewhere`, and those found so) are waited for, and taken over should it end without finishing them.
+    launch holds (`elsewhere`, and those found so) are waited for, and taken over should it end without finishing them;
+    those that fail there count as failed.
     Raises KeyboardInterrupt after Ctrl-C or SIGTERM, once every worker has saved its state and ended.
     """
     queue = _Queue(study_folder, list(slots), display, try_resuming)
@@ -62,7 +67,7 @@ def work_off(
     with _Terminated():
         try:
             queue.drain()
-        except KeyboardInterrupt:
+        except BaseException:  # Ctrl-C, or nobody reads what is printed: no worker stays behind
             queue.stop()
             raise
     return queue.exit_code
@@ -92,10 +97,11 @@ class _Queue:
 
     def stop(self) -> None:
         """Asks every worker to save and end, and waits for it."""
-        self.display.say("stopping: the runs save their state (Ctrl-C again ends them at once)")
         try:
             for worker in self.workers:
                 worker.process.terminate()
+            with suppress(SystemExit):  # rich's, into a closed pipe
+                self.display.say("stopping: the runs save their state (Ctrl-C again ends them at once)")
             deadline = time.monotonic() + STOP_S
             for worker in self.workers:
                 worker.process.join(max(0.1, deadline - time.monotonic()))
@@ -140,6 +146,9 @@ class _Queue:
             self.elsewhere.remove(run)
             if status.state is State.DONE:
                 self.display.done(run, self.folder / run.run_id, None)
+            elif status.state is State.FAILED:  # tried by the other launch: it is not tried again here
+                self.display.failed(run, self.folder / run.run_id, status.detail)
+                self.exit_code = self.exit_code or 1
             else:
                 self.waiting.append(run)
 

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from sqzlab.analysis.records import why_unusable
 from sqzlab.catalog import DATASETS
 from sqzlab.config import Config, ModelConfig
 from sqzlab.errors import ConfigError
 from sqzlab.launching.costs import Cost
 from sqzlab.launching.status import COLOURS, Status
-from sqzlab.run import CONFIG, PLAN, Run
+from sqzlab.run import CONFIG, FAILURE, METRICS, PLAN, Run
 from sqzlab.runs.files import read_json, write_json
 from sqzlab.study.study import Study, parity_faults
 
@@ -105,12 +107,19 @@ def write_plan(study: Study, folder: Path, costs: Mapping[ModelConfig, Cost]) ->
 
 
 def prepare(runs: Sequence[Run], folder: Path) -> None:
-    """A folder with config.json for each run that is about to be executed."""
+    """A folder with config.json for each run that is about to be executed, without a former failure.
+
+    Metrics that analysis could not use go too: they would make the run done.
+    """
     for run in runs:
         path = folder / run.run_id / CONFIG
         path.parent.mkdir(exist_ok=True)
         if read_json(path) != run.to_json():
             write_json(path, run.to_json())
+        path.with_name(FAILURE).unlink(missing_ok=True)
+        metrics = path.with_name(METRICS)
+        if why_unusable(read_json(metrics), run.run_id) is not None:
+            metrics.unlink(missing_ok=True)
 
 
 # ---- tables ------------------------------------------------------------------------------------
@@ -122,12 +131,12 @@ def plan_table(study: Study, costs: Mapping[ModelConfig, Cost], found: Mapping[s
         table.add_column(title, no_wrap=True)
     for title in ("seed", "params", "MACs"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("state", overflow="ellipsis", no_wrap=True)
+    table.add_column("state")  # the only column that gives way on a narrow terminal
     for run in study.runs[:MOST_ROWS]:
         model, status = run.config.model, found[run.run_id]
         cost = costs[model]
-        detail = f" {status.detail}" if status.detail else ""
-        state = f"[{COLOURS[status.state]}]{status.state}[/]{detail}"
+        state = Text(no_wrap=True, overflow="ellipsis").append(status.state, COLOURS[status.state])
+        state.append(f" {status.detail}" if status.detail else "")
         columns = (arm(run), model.backbone, model.squeeze, str(run.config.seed))
         table.add_row(*columns, f"{cost.params:,}", _macs(cost.macs), state)
     return table
@@ -157,7 +166,7 @@ def difference_table(study: Study, costs: Mapping[ModelConfig, Cost]) -> Table:
 
 def arm(run: Run) -> str:
     """The cell's values besides the backbone, as one word."""
-    values = [str(value) for key, value in run.cell.items() if key != "model.backbone"]
+    values = [str(value) for key, value in run.cell.items() if key != "model.backbone" and value is not None]
     return "/".join(values) or str(run.config.model.squeeze)
 
 
@@ -166,8 +175,9 @@ def show(console: Console, study: Study, costs: Mapping[ModelConfig, Cost], foun
     if len(study.runs) > MOST_ROWS:
         console.print(f"... and {len(study.runs) - MOST_ROWS:,} more runs")
     console.print()
-    console.print(difference_table(study, costs))
-    console.print()
+    if study.baseline:
+        console.print(difference_table(study, costs))
+        console.print()
 
 
 def _macs(macs: int) -> str:

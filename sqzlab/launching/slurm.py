@@ -10,21 +10,19 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-import sqzlab
 from sqzlab.errors import ConfigError, UnavailableError
+from sqzlab.launching.children import python_path
 from sqzlab.run import Run
 from sqzlab.study.slurm import Slurm
 
 FOLDER = "slurm"  # of a study: submitit's pickles and logs
 SUBMITTED = "submitted.jsonl"  # one line a run and submission: {"run_id", "job_id"}
-ROOT = str(Path(sqzlab.__file__).resolve().parents[1])
-"""Where jobs import this package from, whatever folder they are submitted from."""
 USER_FILE = Path("~/.config/sqzlab/slurm.yaml")
 """Partition, account and whatever else a user's own cluster wants: sbatch options, one a line."""
 
@@ -54,11 +52,11 @@ def _scontrol_ping() -> str | None:
 
 
 def submit(
-    runs: Sequence[Run], study_folder: Path, resources: Slurm, options: Sequence[str], jobs: int | None
+    runs: Sequence[Run], study_folder: Path, resources: Slurm, options: Mapping[str, str], jobs: int | None
 ) -> list[str]:
     """Submits the runs as one array, at most `jobs` of them at a time, and returns the job ids in the runs' order.
 
-    `options` are the texts `KEY=VALUE` of `--slurm`; they go before what the user's own file and the study say.
+    `options` are those of `--slurm`; they go before what the user's own file and the study say.
     Raises UnavailableError with Slurm's own words where it refuses.
     """
     import submitit
@@ -66,7 +64,7 @@ def submit(
 
     folder = study_folder / FOLDER
     executor = submitit.SlurmExecutor(folder=folder / "%j")
-    asked = {**_resources(resources), **_user_options(), **_parsed(options)}
+    asked = {**_resources(resources), **_user_options(), **options}
     own = executor._valid_parameters()
     executor.update_parameters(
         job_name=f"sqzlab-{study_folder.name}",
@@ -74,7 +72,7 @@ def submit(
         additional_parameters={key: value for key, value in asked.items() if key not in own},
         **{key: value for key, value in asked.items() if key in own},
     )
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))  # sbatch exports it
+    os.environ["PYTHONPATH"] = python_path()  # sbatch exports it
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it then raises
             submitted = executor.map_array(job, [str(study_folder.resolve() / run.run_id) for run in runs])
@@ -107,7 +105,8 @@ def queued(study_folder: Path) -> dict[str, str]:
     except subprocess.TimeoutExpired:
         raise UnavailableError("squeue does not answer; the states of queued jobs are not known") from None
     if said.returncode != 0:
-        raise UnavailableError(f"squeue: {said.stderr.strip().splitlines()[-1:] or said.returncode}")
+        lines = said.stderr.strip().splitlines() or [f"exit code {said.returncode}"]
+        raise UnavailableError(f"squeue: {lines[-1]}; the states of queued jobs are not known")
     found = {}
     for line in said.stdout.splitlines():
         job_id, state, reason = line.strip().split("|", 2)
@@ -142,7 +141,8 @@ def _resources(resources: Slurm) -> dict[str, Any]:
     return asked
 
 
-def _parsed(options: Sequence[str]) -> dict[str, str]:
+def parsed(options: Sequence[str]) -> dict[str, str]:
+    """sbatch options from the texts `KEY=VALUE` of `--slurm`. Raises ConfigError."""
     parsed = {}
     for option in options:
         key, equals, value = option.partition("=")

@@ -9,7 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from sqzlab.run import CHECKPOINT, FAILURE, LEASE, METRICS, PROGRESS, Run
+from sqzlab.analysis.records import why_unusable
+from sqzlab.run import CHECKPOINT, FAILURE, LEASE, METRICS, PROGRESS, PROVENANCE, Run
 from sqzlab.runs.files import read_json
 from sqzlab.runs.lease import expired
 
@@ -44,7 +45,8 @@ def status_of(folder: Path, queue: Mapping[str, str] | None = None) -> Status:
     """State of the run in `folder`; `queue` maps run ids to what Slurm says of their waiting jobs."""
     if not folder.is_dir():
         return _waiting(folder.name, queue) or Status(State.MISSING)
-    if (metrics := read_json(folder / METRICS)) is not None:
+    metrics = read_json(folder / METRICS)
+    if metrics is not None and why_unusable(metrics, folder.name) is None:
         return Status(State.DONE, f"top-1 {100 * metrics['top1']:.2f} %", metrics)
     held = read_json(folder / LEASE) or {}
     progress = read_json(folder / PROGRESS) or {}
@@ -55,7 +57,7 @@ def status_of(folder: Path, queue: Mapping[str, str] | None = None) -> Status:
     if (failed := read_json(folder / FAILURE)) is not None:
         return Status(State.FAILED, str(failed.get("error", "")), failed)
     if (folder / CHECKPOINT).exists():
-        return Status(State.INTERRUPTED, f"at step {progress['step']}" if "step" in progress else "", progress)
+        return Status(State.INTERRUPTED, _reached(folder), progress)
     return Status(State.MISSING)
 
 
@@ -71,6 +73,12 @@ def summary(found: Mapping[str, Status]) -> str:
 
 def _waiting(run_id: str, queue: Mapping[str, str] | None) -> Status | None:
     return Status(State.QUEUED, queue[run_id]) if queue and run_id in queue else None
+
+
+def _reached(folder: Path) -> str:
+    """The step of the newest saved state; the heartbeat may be a second behind or ahead of it."""
+    segments = (read_json(folder / PROVENANCE) or {}).get("segments")
+    return f"at step {segments[-1]['last_step']}" if segments else ""
 
 
 def _pace(progress: Mapping[str, Any]) -> str:

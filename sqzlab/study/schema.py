@@ -124,3 +124,7 @@ def _slurm() -> Schema:
         "properties": {name: {"description": text, **kinds[name]} for name, text in RESOURCES.items()},
         "additionalProperties": False,
     }
+
+
+if __name__ == "__main__":
+    print(schema_text(), end="")

@@ -15,6 +15,7 @@ from launching.conftest import Launch, command
 from sqzlab.runs.files import read_json
 
 RUNS = 4
+SQUEEZES = ("baseline", "gap")
 
 
 def run_folders(folder: Path) -> list[Path]:
@@ -76,13 +77,21 @@ def test_a_failed_run_stops_no_other_and_is_tried_again_only_when_asked(
     assert "2 done" in launch(study, "--only", "seed=0", "--status").stdout
     folder = tmp_path / "results" / "small"
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/failure.json")}
+    failed = [line for line in launch(study, "--dry-run").stdout.splitlines() if "failed DivergedError" in line]
+    assert [line.split()[:4] for line in failed] == [[f"{name}/1e+30", "resnet18", name, "0"] for name in SQUEEZES]
+    assert max(map(len, failed)) <= 80
     plain = launch(study, "--only", "seed=0")
     assert plain.returncode == 1
-    assert "2 failed and are not tried again by themselves; add --retry-failed" in plain.stdout
+    assert "failed before and not tried again without --retry-failed: 2" in plain.stdout
     assert {path: path.stat().st_mtime_ns for path in before} == before
     again = launch(study, "--only", "seed=0", "--retry-failed")
     assert again.returncode == 1
     assert all(path.stat().st_mtime_ns > stamp for path, stamp in before.items())
+    rest = launch(study, "--only", "lr=0.1", "--only", "seed=1")
+    assert rest.returncode == 0, "what failed is not among what was asked for"
+    rest = launch(study, "--only", "squeeze=gap", "--only", "lr=1e+30")
+    assert rest.returncode == 1
+    assert "failed before and not tried again without --retry-failed: 1" in rest.stdout
 
 
 def test_ctrl_c_ends_cleanly_and_the_next_launch_goes_on(study: Path, launch: Launch, tmp_path: Path) -> None:
@@ -103,7 +112,8 @@ def test_ctrl_c_ends_cleanly_and_the_next_launch_goes_on(study: Path, launch: La
     assert reached
     assert all(segment["why"] == "interrupted: SIGTERM" for segment in reached)
     status = launch(study, "--status").stdout
-    assert "interrupted" in status
+    for segment in reached:
+        assert f"interrupted at step {segment['last_step']}" in status
     assert "failed" not in status
 
 
@@ -154,6 +164,41 @@ def test_arms_that_differ_in_what_no_axis_names_are_refused(study: Path, launch:
     assert not (tmp_path / "results").exists()
 
 
+def test_what_was_not_asked_for_is_not_called_done(study: Path, launch: Launch) -> None:
+    only = ("--only", "squeeze=gap", "--only", "seed=0")
+    assert launch(study, *only).returncode == 0
+    assert "what --only names is done" in launch(study, *only).stdout
+    retried = launch(study, "--retry-failed")
+    assert retried.returncode == 0
+    assert "1 done, 3 not started; nothing to run" in retried.stdout
+    assert "everything is done" not in retried.stdout
+
+
+def test_a_terminal_without_plus_minus_signs_still_gets_its_tables(study: Path, launch: Launch) -> None:
+    done = launch(study, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def test_no_worker_stays_behind_when_nobody_reads_on(study: Path, tmp_path: Path) -> None:
+    study.write_text(study.read_text().replace("epochs: 2, limit_batches: 2", "epochs: 30, checkpoint_steps: 5"))
+    folder = tmp_path / "results" / "small"
+    arguments = command(study, "--only", "squeeze=gap", "--jobs", 1, "--results", tmp_path / "results")
+    error = tmp_path / "error.txt"
+    with (
+        error.open("w") as stderr,
+        subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=stderr, text=True) as launched,
+    ):
+        wait_for(lambda: any(folder.glob("*/checkpoint.pt")))
+        assert launched.stdout is not None
+        launched.stdout.close()
+        (working,) = {int(name) for name in working_in(folder)}
+        os.kill(working, signal.SIGTERM)  # its end is told, into the closed pipe
+        assert launched.wait(60) == 1
+    assert "Traceback" not in error.read_text()
+    assert_nobody_runs(folder)
+
+
 # ---- bad input ---------------------------------------------------------------------------------
 
 
@@ -172,6 +217,27 @@ def test_a_missing_study_file(launch: Launch, tmp_path: Path) -> None:
 def test_an_unknown_profile(launch: Launch) -> None:
     done = launch("experiments/squeeze_ablation.yaml", "--profile", "labtop")
     assert_one_clear_line(done, 2, "labtop", "did you mean 'laptop'")
+
+
+def test_a_file_with_profiles_of_its_own_tells_all_its_faults(study: Path, launch: Launch) -> None:
+    text = study.read_text().replace("seeds: [0, 1]", "seeds: [0, 0]").replace("epochs: 2", "epochs: 1e-3")
+    study.write_text(text + "profiles:\n  short: {seeds: [3]}\n")
+    done = launch(study)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 2, done.stderr
+    assert "small.yaml:4:12: seeds: 0 repeats" in done.stderr
+    assert "train.epochs: 0.001 is a number" in done.stderr
+
+
+def test_a_file_that_is_a_study_without_its_profiles(study: Path, launch: Launch) -> None:
+    study.write_text(study.read_text() + "profiles:\n  short: {seeds: [3]}\n")
+    assert "small: 4 not started" in launch(study, "--dry-run").stdout
+    assert "small-short: 2 not started" in launch(study, "--dry-run", "--profile", "short").stdout
+
+
+def test_slurm_options_where_no_slurm_is_used(study: Path, launch: Launch) -> None:
+    wrong = launch(study, "--cluster", "local", "--slurm", "partition=gpu")
+    assert_one_clear_line(wrong, 2, "partition=gpu", "does not apply to --cluster local")
 
 
 def test_an_unknown_value_of_only(study: Path, launch: Launch) -> None:
@@ -250,14 +316,17 @@ def test_the_imagenet_profile_without_a_gpu_names_the_node(launch: Launch, tmp_p
 def test_damaged_files_of_a_study_cost_only_the_damaged_runs(study: Path, launch: Launch, tmp_path: Path) -> None:
     assert launch(study).returncode == 0
     folder = tmp_path / "results" / "small"
-    whole, cut = run_folders(folder)[:2]
+    whole, cut, emptied = run_folders(folder)[:3]
     before = stamps(whole)
-    metrics = (cut / "metrics.json").read_text()
-    (cut / "metrics.json").write_text(metrics[:50])
+    metrics = {path: (path / "metrics.json").read_text() for path in (cut, emptied)}
+    (cut / "metrics.json").write_text(metrics[cut][:50])
+    (emptied / "metrics.json").write_text("{}")
     (folder / "plan.json").write_text("{")
+    assert "2 done, 2 interrupted" in launch(study, "--status").stdout
     done = launch(study)
     assert done.returncode == 0, done.stderr
-    assert read_json(cut / "metrics.json")["top1"] == json.loads(metrics)["top1"]
+    for path, text in metrics.items():
+        assert read_json(path / "metrics.json")["top1"] == json.loads(text)["top1"]
     assert read_json(folder / "plan.json") is not None
     assert stamps(whole) == before
 

@@ -246,7 +246,7 @@ def test_an_unknown_profile_names_the_valid_ones(faults: Faults) -> None:
         ("train.milestones=[[1]]", "train.milestones: '[[1]]'; valid: one value or a list of values"),
         ("train.gamma=0.1", "train.gamma: applies to no run: does not apply to the schedule 'cosine'"),
         ("model.squeeze=gap", "model.squeeze: is an axis of the study; valid: keys that are no axis, or --only"),
-        ("train.epochs=", "train.epochs: None is empty; valid: a whole number"),
+        ("train.epochs=", "train.epochs: is empty; valid: a whole number"),
     ],
 )
 def test_a_faulty_override_is_told_by_its_key(faults: Faults, given: str, line: str) -> None:

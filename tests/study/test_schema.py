@@ -20,9 +20,8 @@ def valid(text: str) -> bool:
 
 
 def test_the_committed_schema_is_the_current_one() -> None:
-    renew = "from sqzlab.study.schema import schema_text; print(schema_text(), end='')"
     assert (EXPERIMENTS / "study.schema.json").read_text() == schema_text(), (
-        f'renew it: python -c "{renew}" > experiments/study.schema.json'
+        "renew it: python -m sqzlab.study.schema > experiments/study.schema.json"
     )
 
 

@@ -1,0 +1,74 @@
+"""The local queue and its display, without a command line around them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from launching.conftest import ROOT
+from rich.console import Console
+
+from sqzlab.launching.display import Display
+from sqzlab.launching.local import work_off
+from sqzlab.launching.plan import prepare
+from sqzlab.launching.status import State, status_of
+from sqzlab.run import Run
+from sqzlab.study.study import load_study
+
+METRICS = {"seed": 0, "top1": 0.5, "top5": 1.0, "val_loss": 1.0, "epochs": 2, "params": 1, "macs": 1, "steps": 4}
+
+
+@pytest.fixture
+def run(study: Path, tmp_path: Path) -> Run:
+    """The first run of the small study, prepared in the test's folder."""
+    run = load_study(study).runs[0]
+    prepare([run], tmp_path)
+    return run
+
+
+def test_a_run_that_is_done_before_its_worker_has_ended_keeps_its_bar(run: Run, tmp_path: Path) -> None:
+    metrics = {**METRICS, "run_id": run.run_id, "backbone": "resnet18", "squeeze": "baseline"}
+    (tmp_path / run.run_id / "metrics.json").write_text(json.dumps(metrics))
+    assert status_of(tmp_path / run.run_id).state is State.DONE
+    with Display(Console(file=io.StringIO(), force_terminal=True, width=80), total=1) as display:
+        display.started(run)
+        display.refresh([(run, tmp_path / run.run_id)], elsewhere=0)
+        assert run.run_id in display.bars
+
+
+def test_a_run_that_fails_in_another_launch_is_not_tried_again(run: Run, tmp_path: Path) -> None:
+    (tmp_path / run.run_id / "failure.json").write_text('{"error": "DivergedError: [/red] at step 2"}')
+    told = io.StringIO()
+    with Display(Console(file=told, width=200), total=1) as display:
+        assert work_off([], tmp_path, slots=(None,), display=display, elsewhere=[run]) == 1
+    assert "failed DivergedError: [/red] at step 2" in told.getvalue()
+    assert not (tmp_path / run.run_id / "log.txt").exists()
+
+
+def test_a_run_that_is_to_be_executed_is_failed_no_more(run: Run, tmp_path: Path) -> None:
+    (tmp_path / run.run_id / "failure.json").write_text('{"error": "no space left on device"}')
+    assert status_of(tmp_path / run.run_id).state is State.FAILED
+    prepare([run], tmp_path)
+    assert status_of(tmp_path / run.run_id).state is State.MISSING
+
+
+def test_workers_are_forked_from_a_server_with_torch_whatever_folder_they_start_in(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from sqzlab.launching import local
+if __name__ == "__main__":
+    local.preload()
+    with local._context.Pool(1) as pool:
+        print(pool.apply(eval, ("'torch' in __import__('sys').modules",)))
+""")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, str(script)]
+    said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert said.stdout == "True\n", said.stderr
