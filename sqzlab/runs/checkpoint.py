@@ -33,22 +33,34 @@ def save(lease: Lease, digest: str, state: dict[str, Any]) -> None:
     write_whole(lease.folder / CHECKPOINT, lambda file: file.write(content.getbuffer()), rename=rotate)
 
 
-def load(folder: Path, digest: str, device: torch.device) -> dict[str, Any] | None:
-    """The newest state that can be read and belongs to this configuration, or None."""
+def load(lease: Lease, digest: str) -> dict[str, Any] | None:
+    """The newest state that can be read and belongs to this configuration, on the CPU, or None.
+
+    The one before takes the place of a newest that is lost or damaged: the next `save` would keep the damaged one.
+    """
     for name in (CHECKPOINT, PREVIOUS_CHECKPOINT):
-        path = folder / name
-        if not path.exists():
-            continue
-        try:
-            with zipfile.ZipFile(path) as archive:  # torch.load does not check the checksums of the tensors
-                damaged = archive.testzip()
-            state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        except (OSError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-            print(f"{path} cannot be read ({error}); going on from an older state", file=sys.stderr)
-            continue
-        if damaged is None and state.get("digest") == digest:
+        path = lease.folder / name
+        if path.exists() and (state := read(path, digest)) is not None:
+            if name == PREVIOUS_CHECKPOINT:
+                with lease.held():
+                    path.replace(lease.folder / CHECKPOINT)
             return state
-        print(f"{path} is damaged or of another configuration; going on from an older state", file=sys.stderr)
+    return None
+
+
+def read(path: Path, digest: str) -> dict[str, Any] | None:
+    """The state in one file, or None, with the reason on stderr, where it is damaged or of another configuration."""
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch.load does not check the checksums
+            damaged = archive.testzip()
+        if damaged is None:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            if state.get("digest") == digest:
+                return state
+    except (OSError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        print(f"{path} cannot be read ({error}); going on from an older state", file=sys.stderr)
+        return None
+    print(f"{path} is damaged or of another configuration; going on from an older state", file=sys.stderr)
     return None
 
 

@@ -71,10 +71,10 @@ def execute(folder: Path, stop: StopFlag | None = None) -> Outcome:
     """
     if read_json(folder / METRICS) is not None:
         return "done"
-    described = read_json(folder / CONFIG)
-    if described is None:
-        raise ConfigError(f"{folder / CONFIG}: missing or damaged; launch the study again to renew it")
-    run = Run.from_json(described)
+    try:
+        run = Run.from_json(read_json(folder / CONFIG) or {})
+    except (LookupError, ValueError):
+        raise ConfigError(f"{folder / CONFIG}: missing or damaged; launch the study again to renew it") from None
     try:
         lease = Lease.acquire(folder)
     except BusyError:
@@ -89,15 +89,19 @@ def execute(folder: Path, stop: StopFlag | None = None) -> Outcome:
     except LeaseLostError:
         return "lost"
     except Exception as error:
-        with suppress(LeaseLostError, OSError):  # a full disk takes no record either; the error itself goes on
+        try:
             lease.write_json(FAILURE, failure(error))
             lease.release()
+        except LeaseLostError:  # the run is another's, whatever went wrong here: a take-over sweeps half-written files
+            return "lost"
+        except OSError:  # a full disk takes no record either; the error itself goes on
+            pass
         raise
 
 
 def failure(error: BaseException) -> dict[str, Any]:
     return {
-        "error": f"{type(error).__name__}: {' '.join(str(error).split())}",
+        "error": _told(error),
         "traceback": traceback.format_exc(),
         "time": timestamp(),
         "host": socket.gethostname(),
@@ -114,26 +118,42 @@ class _Execution:
     epochs: list[dict[str, Any]] = field(default_factory=list)  # the lines of epochs.jsonl, also in every checkpoint
 
     def carry_out(self) -> Outcome:
-        config, folder = self.run.config, self.lease.folder
-        device = _device(config.train.device)
-        data = open_data(config.data, batch_size=config.train.batch_size, seed=config.seed)
+        config = self.run.config
+        with _Heartbeat(self.lease) as heartbeat:  # from the start: listing a data set may outlast a silent lease
+            device = _device(config.train.device)
+            data = open_data(config.data, batch_size=config.train.batch_size, seed=config.seed)
+            try:
+                trainer = Trainer(config, data, device)
+                initial_weights = trainer.shared_weights_digest()
+                if (state := checkpoint.load(self.lease, config.digest())) is not None:
+                    trainer.load_state(state)
+                    self.epochs = state["epochs"]
+                self._begin(trainer)
+                heartbeat.follow(trainer)
+                evaluation = self._train_or_tell(trainer, heartbeat)
+            finally:
+                data.close()
+        if evaluation is None:
+            self.provenance.ended(trainer.step, f"interrupted: {self.stop.why}")
+            return "interrupted"
+        self._finish(trainer, evaluation, initial_weights)
+        return "done"
+
+    def _begin(self, trainer: Trainer) -> None:
+        """Opens this process's segment; what stands beyond the loaded state is taken back."""
+        self.lease.write(EPOCHS, lambda file: file.writelines(map(_line, self.epochs)))
+        self.provenance = Provenance(self.lease, trainer.step)
+        with self.lease.held():
+            (self.lease.folder / FAILURE).unlink(missing_ok=True)
+
+    def _train_or_tell(self, trainer: Trainer, heartbeat: _Heartbeat) -> Evaluation | None:
+        """`_train`, and an error's place in the segment that it ends."""
         try:
-            trainer = Trainer(config, data, device)
-            initial_weights = trainer.shared_weights_digest()
-            if (state := checkpoint.load(folder, config.digest(), device)) is not None:
-                trainer.load_state(state)
-                self.epochs = state["epochs"]
-            self.lease.write(EPOCHS, lambda file: file.writelines(map(_line, self.epochs)))
-            self.provenance = Provenance(self.lease, trainer.step)
-            with _Heartbeat(self.lease, trainer) as heartbeat:
-                evaluation = self._train(trainer, heartbeat)
-            if evaluation is None:
-                self.provenance.ended(trainer.step, f"interrupted: {self.stop.why}")
-                return "interrupted"
-            self._finish(trainer, evaluation, initial_weights)
-            return "done"
-        finally:
-            data.close()
+            return self._train(trainer, heartbeat)
+        except Exception as error:
+            with suppress(OSError):  # a full disk
+                self.provenance.ended(trainer.step, f"failed: {_told(error)}")
+            raise
 
     def _train(self, trainer: Trainer, heartbeat: _Heartbeat) -> Evaluation | None:
         """The last epoch's evaluation, or None where the flag stopped the run before it.
@@ -238,14 +258,18 @@ class _Execution:
 
 
 class _Heartbeat:
-    """A thread that says every second that the holder lives and how far it is."""
+    """A thread that says every second that the holder lives and, once it follows a trainer, how far it is."""
 
-    def __init__(self, lease: Lease, trainer: Trainer) -> None:
-        self.lease, self.trainer = lease, trainer
+    def __init__(self, lease: Lease) -> None:
+        self.lease = lease
+        self.trainer: Trainer | None = None
         self.error: Exception | None = None
         self.ended = threading.Event()
-        self.first, self.began = trainer.step, time.monotonic()
         self.thread = threading.Thread(target=self._beat, daemon=True)
+
+    def follow(self, trainer: Trainer) -> None:
+        self.first, self.began = trainer.step, time.monotonic()
+        self.trainer = trainer
 
     def __enter__(self) -> _Heartbeat:
         self.thread.start()
@@ -270,9 +294,10 @@ class _Heartbeat:
             self.error = error
 
     def _tell(self) -> None:
-        trainer = self.trainer
-        seconds, steps = time.monotonic() - self.began, trainer.step - self.first
         self.lease.beat()
+        if (trainer := self.trainer) is None:
+            return
+        seconds, steps = time.monotonic() - self.began, trainer.step - self.first
         told = {
             "step": trainer.step,
             "steps": trainer.steps,
@@ -287,6 +312,10 @@ class _Heartbeat:
 
 def _line(closed: dict[str, Any]) -> bytes:
     return (json.dumps(closed, allow_nan=False) + "\n").encode()
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _device(name: str) -> torch.device:

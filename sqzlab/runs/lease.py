@@ -40,17 +40,17 @@ class BusyError(RuntimeError):
 class Lease:
     """The right to write in one run folder."""
 
-    def __init__(self, folder: Path, token: int) -> None:
-        self.folder, self.token = folder, token
+    def __init__(self, folder: Path, token: int, ttl_s: float = TTL_S) -> None:
+        self.folder, self.token, self.ttl_s = folder, token, ttl_s
 
     @classmethod
     def acquire(cls, folder: Path, ttl_s: float = TTL_S) -> Lease:
         """Takes the folder, or raises BusyError where a live process holds it."""
-        with _lock(folder):
+        with _lock(folder, LOCK_WAIT_S):
             held = read_json(folder / LEASE) or {}
             if not expired(folder, held, ttl_s):
                 raise BusyError(held)
-            lease = cls(folder, int(held.get("token", 0)) + 1)
+            lease = cls(folder, int(held.get("token", 0)) + 1, ttl_s)
             write_json(folder / LEASE, {"token": lease.token, **_this_process()})
             for left in folder.glob(".*.tmp"):  # of writers that were killed
                 left.unlink(missing_ok=True)
@@ -81,8 +81,15 @@ class Lease:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Holds the lock with the token checked; raises LeaseLostError where it is no longer ours."""
-        with _lock(self.folder):
+        """Holds the lock with the token checked; raises LeaseLostError where it is no longer ours.
+
+        A slow disk makes the holder wait, not fail; a lock that it does not get for `ttl_s` has cost it the lease.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(_lock(self.folder, self.ttl_s))
+            except BusyError:
+                raise LeaseLostError(f"{self.folder.name} was locked for {self.ttl_s:g} s by another process") from None
             if (read_json(self.folder / LEASE) or {}).get("token") != self.token:
                 raise LeaseLostError(f"{self.folder.name} was taken over by another process")
             yield
@@ -150,10 +157,10 @@ def _signalled(pid: int) -> str | None:
 
 
 @contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def _lock(folder: Path, wait_s: float) -> Iterator[None]:
     """The folder's short lock. A holder that was stopped inside it makes the run busy, never written twice."""
     with (folder / LOCK).open("ab") as file:
-        deadline = time.monotonic() + LOCK_WAIT_S
+        deadline = time.monotonic() + wait_s
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

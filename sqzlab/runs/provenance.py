@@ -47,6 +47,7 @@ class Provenance:
             "token": lease.token,
         }
         self.values = {**code(), **machine(), "segments": [*earlier, self.segment]}
+        self.segment |= {key: self.values[key] for key in ("git_commit", "git_dirty", "torch", "gpu")}
         self._write()
 
     def reached(self, step: int) -> None:

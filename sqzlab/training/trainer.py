@@ -53,7 +53,10 @@ class Trainer:
         self.model = build(config.model, seed=config.seed, init=train.init).to(device)
         if train.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
-        self.network: Callable[[Tensor], Tensor] = torch.compile(self.model) if train.compile else self.model
+        self.network: Callable[[Tensor], Tensor] = self.model
+        if train.compile:  # static: else a graph, and with it the bits, depends on the shapes that came before it
+            torch.compiler.reset()  # past its recompile limit, a process would go on uncompiled without a word
+            self.network = torch.compile(self.model, dynamic=False)
         self.optimizer = make_optimizer(self.model, train)
         self.mean = 255 * torch.tensor(data.mean, device=device).view(1, 3, 1, 1)
         self.std = 255 * torch.tensor(data.std, device=device).view(1, 3, 1, 1)
@@ -76,6 +79,9 @@ class Trainer:
             self.train_s += time.perf_counter() - began
             yield
             began = time.perf_counter()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # steps were queued, not done, when their calls returned
+        self.train_s += time.perf_counter() - began
 
     def _train_step(self, batch: Batch) -> None:
         train = self.config.train
@@ -167,8 +173,11 @@ class Trainer:
 
 
 def set_numerics(config: Config) -> None:
-    """The process-wide settings that change sums: threads, and on CUDA the choice of algorithms."""
+    """The process-wide settings that change sums: threads, and on CUDA TF32 (off) and the choice of algorithms."""
     torch.set_num_threads(config.train.threads)
     if config.train.device == "cuda":
+        # torch computes convolutions in TF32 unless told otherwise
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
         torch.backends.cudnn.benchmark = not config.train.deterministic
         torch.use_deterministic_algorithms(config.train.deterministic)

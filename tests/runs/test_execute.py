@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import time
@@ -15,10 +16,12 @@ import pytest
 import torch
 from small_runs import MakeRun, execute_to_end, executing, lines, stop, wait_for
 
+from sqzlab.data.open import open_data
 from sqzlab.errors import ConfigError, UnavailableError
+from sqzlab.launching.status import State, status_of
 from sqzlab.run import CHECKPOINT, CONFIG, CORRECT, EPOCHS, FAILURE, LEASE, METRICS, PREVIOUS_CHECKPOINT, PROVENANCE
 from sqzlab.runs.execute import StopFlag, execute
-from sqzlab.runs.files import read_json
+from sqzlab.runs.files import read_json, write_json
 from sqzlab.training.trainer import DivergedError
 
 TIMINGS = {"train_images_per_s", "time_s", "images_per_s"}
@@ -93,6 +96,8 @@ def test_killed_at_random_moments_it_resumes_and_ends_with_the_same_bits(
         with executing(folder) as (process, _):
             began = len(segments(folder)) if (folder / PROVENANCE).exists() else 0
             wait_for(lambda began=began: (folder / PROVENANCE).exists() and len(segments(folder)) > began)
+            if kills == 4:  # on a busy machine the others may all have come before the first checkpoint
+                wait_for((folder / CHECKPOINT).exists)
             time.sleep(moments.uniform(0.0, 0.5))
             stop(process, signal.SIGKILL)
             process.join()
@@ -191,6 +196,16 @@ def test_a_changed_byte_in_a_checkpoint_is_noticed(
     assert_same_result(folder, reference(uninterrupted, make_run, "gmp"))
 
 
+def test_a_damaged_checkpoint_does_not_take_the_place_of_the_good_one_before(make_run: MakeRun) -> None:
+    folder = make_run("rotated", "gmp")
+    execute(folder, StopFlag(after_steps=4))  # saves after 3 and 4
+    (folder / CHECKPOINT).write_bytes(b"PK")
+    execute(folder, StopFlag(after_steps=1))  # goes on from 3, saves after 4
+    (folder / CHECKPOINT).unlink()  # as a kill between the two renames leaves it
+    execute(folder, StopFlag(after_steps=1))
+    assert [part["first_step"] for part in segments(folder)] == [0, 3, 3]
+
+
 def test_without_any_good_checkpoint_it_begins_anew(uninterrupted: dict[str, Path], make_run: MakeRun) -> None:
     folder = make_run("lost", "gmp")
     execute(folder, StopFlag(after_steps=14))
@@ -218,6 +233,66 @@ def test_a_loss_that_is_not_finite_fails_the_run_and_says_where(make_run: MakeRu
     assert failure["error"].startswith("DivergedError: the training loss is not finite at step ")
     assert "Traceback" in failure["traceback"]
     assert not (folder / METRICS).exists()
+
+
+def test_a_segment_that_fails_says_so_and_is_not_taken_for_killed(make_run: MakeRun) -> None:
+    folder = make_run(train__lr=1e30)
+    for _ in range(2):
+        with pytest.raises(DivergedError):
+            execute(folder)
+    for part in segments(folder):
+        assert part["why"].startswith("failed: DivergedError: the training loss is not finite")
+        assert part["end"] is not None
+
+
+def test_a_failure_is_forgotten_once_the_run_is_tried_again(make_run: MakeRun) -> None:
+    folder = make_run()
+    write_json(folder / FAILURE, {"error": "of an earlier try"})
+    assert execute(folder, StopFlag(after_steps=4)) == "interrupted"
+    assert status_of(folder).state is State.INTERRUPTED
+
+
+def test_a_writer_that_was_superseded_while_it_wrote_is_lost_and_has_not_failed(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run()
+    torch_save = torch.save
+
+    def overtaken(*arguments: Any) -> None:
+        torch_save(*arguments)
+        lease = read_json(folder / LEASE)
+        assert lease is not None
+        write_json(folder / LEASE, {**lease, "token": lease["token"] + 1})
+        raise FileNotFoundError("the new holder has swept away the file that is being written")
+
+    monkeypatch.setattr(torch, "save", overtaken)
+    assert execute(folder) == "lost"
+    assert not (folder / FAILURE).exists()
+
+
+@pytest.mark.parametrize("described", [{}, {"study": "s", "profile": None, "cell": {}, "config": {"seed": 0}}])
+def test_a_configuration_of_another_form_is_refused(tmp_path: Path, described: dict[str, Any]) -> None:
+    write_json(tmp_path / CONFIG, described)
+    with pytest.raises(ConfigError, match=r"config\.json: missing or damaged"):
+        execute(tmp_path)
+
+
+def test_a_run_says_that_it_lives_while_its_data_set_is_opened(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run()
+    beats = []
+
+    def opening(*arguments: Any, **how: Any) -> Any:
+        old = time.time() - 50
+        os.utime(folder / LEASE, (old, old))
+        wait_for(lambda: (folder / LEASE).stat().st_mtime > old + 40, seconds=10)
+        beats.append(True)
+        return open_data(*arguments, **how)
+
+    monkeypatch.setattr("sqzlab.runs.execute.open_data", opening)
+    assert execute(folder, StopFlag(after_steps=1)) == "interrupted"
+    assert beats
 
 
 def test_a_gpu_that_is_not_there_fails_the_run_and_names_the_node(make_run: MakeRun) -> None:

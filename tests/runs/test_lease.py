@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 
 from sqzlab.run import LEASE
 from sqzlab.runs.files import read_json
-from sqzlab.runs.lease import BusyError, Lease, LeaseLostError, expired
+from sqzlab.runs.lease import LOCK, LOCK_WAIT_S, BusyError, Lease, LeaseLostError, expired
 
 HOLDER = """
 import sys, time
@@ -40,6 +42,20 @@ def holder(tmp_path: Path):
     process.communicate()
 
 
+def stop_outside_the_lock(holder: subprocess.Popen[str], folder: Path) -> None:
+    """Stopped inside it, a holder makes the run busy for as long as it sleeps."""
+    while True:
+        holder.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, holder.pid, os.WSTOPPED)
+        with (folder / LOCK).open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                holder.send_signal(signal.SIGCONT)
+        time.sleep(0.005)
+
+
 def test_a_second_process_is_told_who_holds_the_run(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     with pytest.raises(BusyError, match=f"process {holder.pid} on "):
         Lease.acquire(tmp_path)
@@ -54,7 +70,7 @@ def test_the_run_of_a_killed_process_is_free_at_once(tmp_path: Path, holder: sub
 def test_a_writer_stopped_past_its_lease_writes_nothing_when_it_wakes(
     tmp_path: Path, holder: subprocess.Popen[str]
 ) -> None:
-    holder.send_signal(signal.SIGSTOP)
+    stop_outside_the_lock(holder, tmp_path)
     old = time.time() - 120
     os.utime(tmp_path / LEASE, (old, old))  # two minutes pass
     lease = Lease.acquire(tmp_path)
@@ -87,6 +103,23 @@ def test_a_superseded_lease_can_neither_write_nor_append_nor_beat(tmp_path: Path
         with pytest.raises(LeaseLostError):
             write()
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_holder_waits_for_the_lock_longer_than_one_who_only_asks(tmp_path: Path) -> None:
+    lease = Lease.acquire(tmp_path)
+    with (tmp_path / LOCK).open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        threading.Timer(LOCK_WAIT_S + 0.5, fcntl.flock, (other, fcntl.LOCK_UN)).start()
+        lease.append("epochs.jsonl", b"line\n")
+    assert (tmp_path / "epochs.jsonl").read_bytes() == b"line\n"
+
+
+def test_a_holder_that_cannot_get_the_lock_for_its_whole_lease_has_lost_it(tmp_path: Path) -> None:
+    lease = Lease.acquire(tmp_path, ttl_s=0.1)
+    with (tmp_path / LOCK).open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(LeaseLostError, match=r"was locked for 0\.1 s"):
+            lease.beat()
 
 
 def test_of_many_at_once_one_gets_the_run(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from sqzlab.config import Config, resolve
 from sqzlab.data.open import Data, open_data
 from sqzlab.networks.resnet import build
 from sqzlab.training.schedule import learning_rate
-from sqzlab.training.trainer import Trainer
+from sqzlab.training.trainer import Trainer, set_numerics
 
 CPU = torch.device("cpu")
 
@@ -136,6 +137,35 @@ def test_bf16_keeps_weights_and_statistics_in_float32_and_differs_from_fp32(digi
         assert {value.dtype for value in trainer.model.parameters()} == {torch.float32}
         ends.append(trainer.model.fc.weight)
     assert not torch.equal(ends[0], ends[1])
+
+
+def test_what_is_compiled_does_not_depend_on_the_shapes_before_it(
+    digits: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that resumes with an evaluation, whose last batch is short, trains with the graph of one that does not."""
+    symbolic = []
+
+    def backend(graph: Any, inputs: list[Any]) -> Any:
+        symbolic.append(any(isinstance(value, torch.SymInt) for value in inputs))
+        return graph.forward
+
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    trainer = Trainer(configured(compile=True, limit_batches=None), digits, CPU)
+    trainer.evaluate()
+    next(trainer.train_epoch())
+    assert symbolic == [False, False, False]  # whole batches, the last one, training
+    torch.compiler.reset()
+
+
+def test_float32_on_a_gpu_is_not_tf32() -> None:
+    conv, matmul = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    before = conv.fp32_precision, matmul.fp32_precision, torch.backends.cudnn.benchmark
+    try:
+        set_numerics(configured(device="cuda"))
+        assert (conv.fp32_precision, matmul.fp32_precision) == ("ieee", "ieee")
+    finally:
+        conv.fp32_precision, matmul.fp32_precision, torch.backends.cudnn.benchmark = before
 
 
 def test_random_does_not_depend_on_the_batch_size_at_evaluation(digits: Data) -> None:
