@@ -26,10 +26,9 @@ class Squeeze(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype in (torch.float16, torch.bfloat16):
             x = x.float()  # sums of squares overflow float16 from |x| of 200 on
-        device = x.device.type
-        if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+        if x.is_meta or not torch.is_autocast_enabled(x.device.type):  # the meta device knows no autocast
             return self.statistic(x)
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(x.device.type, enabled=False):
             return self.statistic(x)
 
     def statistic(self, x: Tensor) -> Tensor:
