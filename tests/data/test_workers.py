@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -172,6 +173,7 @@ def test_workers_end_with_the_process_that_started_them(number, folders, tmp_pat
         env=environment,
         text=True,
         start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # ignored where pytest runs in the background
     ) as trainer:
         pids = [int(pid) for pid in trainer.stdout.readline().split()]
         assert len(pids) == WORKERS

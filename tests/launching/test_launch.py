@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -98,12 +99,17 @@ def test_ctrl_c_ends_cleanly_and_the_next_launch_goes_on(study: Path, launch: La
     study.write_text(study.read_text().replace("epochs: 2, limit_batches: 2", "epochs: 30, checkpoint_steps: 5"))
     folder = tmp_path / "results" / "small"
     only = ("--only", "squeeze=gap", "--results", tmp_path / "results")
-    launched = subprocess.Popen(
-        command(study, *only), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    wait_for(lambda: any(folder.glob("*/checkpoint.pt")))
-    os.killpg(launched.pid, signal.SIGINT)  # as a terminal does: to the launcher and to every worker
-    _, error = launched.communicate(timeout=60)
+    with subprocess.Popen(
+        command(study, *only),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # ignored where pytest runs in the background
+    ) as launched:
+        wait_for(lambda: any(folder.glob("*/checkpoint.pt")))
+        os.killpg(launched.pid, signal.SIGINT)  # as a terminal does: to the launcher and to every worker
+        _, error = launched.communicate(timeout=60)
     assert launched.returncode == 130
     assert "Traceback" not in error
     assert "stopped; launch again to go on" in error
