@@ -8,6 +8,7 @@ signed, before the addition.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 from sqzlab.networks.random_squeeze import UniformNoise
 
 
-class Squeeze(nn.Module):
+class Squeeze(nn.Module, ABC):
     """(N, C, H, W) -> (N, C), in float32 or float64; a subclass gives `statistic`."""
 
     def __init__(self, channels: int, size: int, last_size: int) -> None:
@@ -31,9 +32,9 @@ class Squeeze(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             return self.statistic(x)
 
+    @abstractmethod
     def statistic(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C), both float32 or both float64."""
-        raise NotImplementedError
 
 
 class Gap(Squeeze):
