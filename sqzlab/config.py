@@ -90,6 +90,8 @@ class TrainConfig(_Section):
     deterministic: bool = Field(False, description="bit-for-bit repeatable on CUDA; the CPU always is")
     device: _named(catalog.DEVICES) = "cpu"  # type: ignore[valid-type]
     threads: int = Field(1, ge=1, description="CPU threads of one run; sums differ in the last bits with it")
+    world_size: int = Field(1, ge=1, le=16, description="processes with one device each that share every batch")
+    sync_batch_norm: bool = Field(False, description="BatchNorm statistics over the whole batch, not a process's part")
     limit_batches: int | None = Field(None, ge=1, description="cuts every epoch and evaluation to so many batches")
     checkpoint_s: float = Field(300.0, gt=0, description="seconds between checkpoints; not part of the identity")
     checkpoint_steps: int | None = Field(None, ge=1, description="steps between checkpoints; not part of the identity")
@@ -109,6 +111,10 @@ class Config(_Section):
         for key in HOST_KEYS:
             section, name = key.split(".")
             del values[section][name]
+        for key, as_before in ADDED_KEYS.items():
+            section, name = key.split(".")
+            if values[section][name] == as_before:
+                del values[section][name]
         return {"result_version": RESULT_VERSION, **values}
 
     def digest(self) -> str:
@@ -121,6 +127,12 @@ SECTIONS: dict[str, type[_Section]] = {"model": ModelConfig, "data": DataConfig,
 COUNTED = ("model.num_classes", "model.image_size", "data.classes", "data.train_images", "data.val_images")
 """Fields that come from the data set, never from a study."""
 HOST_KEYS = ("data.root", "data.workers", "train.checkpoint_s", "train.checkpoint_steps")
+ADDED_KEYS = {"train.world_size": 1, "train.sync_batch_norm": False}
+"""Keys younger than the first results, with the value that computes what was computed without them.
+
+That value is left out of the identity, so that results keep their names. It is a fact about the past: a change of the
+key's default never changes it.
+"""
 KEYS = tuple(
     key
     for section, cls in SECTIONS.items()
@@ -269,6 +281,11 @@ def _inconsistent(data: DataConfig | None, train: TrainConfig | None) -> list[Fa
         faults.append(("data.image_size", f"{data.image_size!r}; {data.name} is {DATASETS[data.name].native_size}"))
     if train is None:
         return faults
+    if train.batch_size % train.world_size:
+        text = f"{train.batch_size!r} cannot be shared equally by {train.world_size} processes"
+        faults.append(("train.batch_size", text))
+    if train.sync_batch_norm and train.world_size == 1:
+        faults.append(("train.sync_batch_norm", "true needs train.world_size above 1"))
     if train.nesterov and train.momentum == 0:
         faults.append(("train.nesterov", "true needs train.momentum above 0"))
     if train.schedule == "step" and (train.milestones is None or train.gamma is None):

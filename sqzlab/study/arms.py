@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqzlab.catalog import BACKBONES, DATASETS
-from sqzlab.config import HOST_KEYS, SECTIONS, Config, resolve, why_not
+from sqzlab.config import HOST_KEYS, SECTIONS, Config, TrainConfig, resolve, why_not
 from sqzlab.recipes import RECIPES
 from sqzlab.run import Value
 from sqzlab.study.baseline import counterparts, describe
 from sqzlab.study.faults import Faults, Place
 from sqzlab.study.layout import Layout
 from sqzlab.study.matrix import Combination, expand
-from sqzlab.study.slurm import Slurm, read_slurm
+from sqzlab.study.slurm import Section, Slurm, Stated, read_slurm, slurm_of
 from sqzlab.study.yamlfile import Node
 
 MAX_RUNS = 100_000
@@ -31,6 +31,7 @@ class Arm:
     cell: dict[str, Value]
     values: Mapping[str, Any]  # what was given, by dotted key
     config: Config | None  # with the study's first seed; None where it has faults
+    slurm: Slurm
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Expansion:
     def arms(self) -> list[Arm]:
         """Every arm in the matrix' order; what is wrong with one is added to the faults."""
         layout, faults = self.layout, self.faults
+        section = read_slurm(layout.slurm, faults)
         for key, text in (("matrix", "a mapping of axes"), ("seeds", "a list of whole numbers, such as [0, 1, 2]")):
             if self.sound and not getattr(layout, key):
                 faults.add(layout.mark, key, f"is missing; valid: {text}")
@@ -54,28 +56,12 @@ class Expansion:
             return []
         combinations = self._combinations()
         told: set[tuple[str, str]] = set()
-        arms = [self._arm(combination, told) for combination in combinations]
+        arms = [self._arm(combination, section, told) for combination in combinations]
         self._check_distinct(arms, combinations)
         if self.sound:
             self._check_baseline(arms)
+            section.check([arm.cell for arm in arms], layout.matrix, faults)
         return arms
-
-    def slurm(self, arms: Iterable[Arm]) -> Slurm:
-        """The resources that the study states, or at least what its runs need."""
-        slurm = read_slurm(self.layout.slurm, self.faults)
-        configs = [arm.config for arm in arms if arm.config is not None]
-        needs = {
-            ("gpus", "train.device"): max((int(config.train.device == "cuda") for config in configs), default=0),
-            ("cpus", "train.threads"): max((config.train.threads for config in configs), default=1),
-        }
-        for (name, key), need in needs.items():
-            if name not in self.layout.slurm or key in self.overrides:
-                slurm = replace(slurm, **{name: max(need, getattr(slurm, name))})
-            elif getattr(slurm, name) < need:
-                node = self.layout.slurm[name]
-                why = "train.device is 'cuda'" if name == "gpus" else f"train.threads is {need}"
-                self.faults.add(node.mark, f"slurm.{name}", f"{node.plain!r} is too few, as {why}; valid: {need}")
-        return slurm
 
     # ---- combinations --------------------------------------------------------------------------
 
@@ -83,7 +69,8 @@ class Expansion:
         layout = self.layout
         cells = math.prod(len(_nodes(axis)) for axis in layout.matrix.values())
         runs = (cells + len(layout.include or ())) * len(layout.seeds or (0,))
-        items = len(layout.exclude or ()) + len(layout.include or ())
+        listed = layout.slurm["include"].value if "include" in layout.slurm else None
+        items = len(layout.exclude or ()) + len(layout.include or ()) + (len(listed) if isinstance(listed, list) else 0)
         place = next(iter(layout.matrix.values())).key_mark
         if runs > MAX_RUNS:
             self.faults.add(place, "matrix", f"makes {runs:,} runs with its seeds; valid: at most {MAX_RUNS:,}")
@@ -118,7 +105,7 @@ class Expansion:
 
     # ---- one arm -------------------------------------------------------------------------------
 
-    def _arm(self, combination: Combination, told: set[tuple[str, str]]) -> Arm:
+    def _arm(self, combination: Combination, section: Section, told: set[tuple[str, str]]) -> Arm:
         """`told` are the faults of this profile that stand at no value of their own."""
         nodes = {**self.layout.defaults, **combination, **self.overrides}
         values = {key: node.plain for key, node in nodes.items()}
@@ -145,12 +132,53 @@ class Expansion:
         if dataset is not None and dataset.needs_root and values["data.name"] in self.roots:
             values.setdefault("data.root", self.roots[values["data.name"]])
         counts = self.counted.get((str(values.get("data.name")), values.get("data.root")))
+        slurm = self._resources(self._stated(section, combination, values, counts), values)
         config = resolve(values, (self.layout.seeds or (0,))[0], counts)
         if isinstance(config, list):
             self._report(config, combination, nodes, told)
         resolved = config if isinstance(config, Config) and not broken else None
-        cell = {axis: self._cell_value(axis, combination, values, resolved) for axis in self.layout.matrix}
-        return Arm(cell, values, resolved)
+        return Arm(self._cell(combination, values, resolved), values, resolved, slurm)
+
+    def _stated(
+        self, section: Section, combination: Combination, values: Mapping[str, Any], counts: Counts | None
+    ) -> Stated:
+        cell = self._cell(combination, values, None)
+        if section.items and not combination.keys() >= cell.keys():
+            # What the run has on the other axes; all but the number of processes, which follows from the answer.
+            alone = {key: value for key, value in values.items() if key != "train.sync_batch_norm"}
+            cell = self._cell(combination, values, resolve(alone, 0, counts))
+        return section.of(cell)
+
+    def _resources(self, stated: Stated, values: dict[str, Any]) -> Slurm:
+        """What the arm asks for, at least what it needs; gives `values` the world size that follows from its GPUs."""
+        slurm, on_gpus = slurm_of(stated), values.get("train.device") == "cuda"
+        if on_gpus and slurm.gpus > 1:
+            values.setdefault("train.world_size", slurm.gpus)
+        world, threads = _count(values, "train.world_size"), _count(values, "train.threads")
+        overridden = self.overrides.keys()
+        gpus = world if on_gpus else 0
+        if "gpus" not in stated or overridden & {"train.device", "train.world_size"}:
+            slurm = replace(slurm, gpus=gpus)
+        elif on_gpus and slurm.gpus != gpus:
+            if slurm.gpus == 0:
+                text = f"0 is too few, as train.device is 'cuda'; valid: {gpus}"
+            else:
+                apart = f"{slurm.gpus} and train.world_size {world} differ, and train.device is 'cuda'"
+                text = f"{apart}; valid: the same number for both, or only one of them"
+            self.faults.add(stated["gpus"].mark, "slurm.gpus", text)
+        runs = slurm.runs_per_job
+        if world > 1 and runs > 1:
+            why = f"each trains in {world} processes (train.world_size, by default slurm.gpus)"
+            text = f"{runs} runs cannot share a job, as {why}; valid: 1"
+            self.faults.add(stated["runs_per_job"].mark, "slurm.runs_per_job", text)
+        cpus = threads * world * runs
+        if "cpus" not in stated or overridden & {"train.device", "train.threads", "train.world_size"}:
+            slurm = replace(slurm, cpus=max(cpus, slurm.cpus))
+        elif slurm.cpus < cpus:
+            times = f" in each of {world} processes" if world > 1 else f" in each of {runs} runs" if runs > 1 else ""
+            text = f"{slurm.cpus} is too few, as train.threads is {threads}{times}; valid: {cpus}"
+            self.faults.add(stated["cpus"].mark, "slurm.cpus", text)
+        return slurm
 
     def _note_default(self, key: str, node: Node, reason: str | None) -> None:
         place = SET if key in self.overrides else node.mark
@@ -183,19 +211,18 @@ class Expansion:
     def _place(self, key: str, node: Node) -> Place:
         return SET if key in self.overrides else node.mark
 
-    def _cell_value(
-        self, axis: str, combination: Combination, values: Mapping[str, Any], config: Config | None
-    ) -> Value:
-        """The matrix' value; for an include that names no such axis, what the run has."""
-        value: Value
-        if axis in combination:
-            value = combination[axis].plain
-        elif config is not None:
+    def _cell(self, combination: Combination, values: Mapping[str, Any], config: object) -> dict[str, Value]:
+        """The matrix' values; on an axis that an include does not name, what the run has."""
+        cell: dict[str, Value] = {}
+        for axis in self.layout.matrix:
             section, _, name = axis.partition(".")
-            value = getattr(getattr(config, section), name)
-        else:
-            value = values.get(axis)
-        return value
+            if axis in combination:
+                cell[axis] = combination[axis].plain
+            elif isinstance(config, Config):
+                cell[axis] = getattr(getattr(config, section), name)
+            else:
+                cell[axis] = values.get(axis)
+        return cell
 
     # ---- between arms --------------------------------------------------------------------------
 
@@ -241,6 +268,12 @@ TABLES: dict[str, Iterable[str]] = {"model.backbone": BACKBONES, "data.name": DA
 
 def _nodes(axis: Node) -> list[Node]:
     return axis.value if isinstance(axis.value, list) else []
+
+
+def _count(values: Mapping[str, Any], key: str) -> int:
+    """A number of `train`, its default where it is absent; 1 where it is wrong, which is reported elsewhere."""
+    value = values.get(key, TrainConfig.model_fields[key.removeprefix("train.")].default)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 1
 
 
 def _identity(config: Config) -> object:

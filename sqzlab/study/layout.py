@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from sqzlab.study.yamlfile import Mark, Node, read_yaml
 
 LIST_KEYS = ("train.milestones",)
 """Keys whose value is a list."""
-OVERLAY = ("matrix", "exclude", "include", "seeds", "baseline", "defaults", "slurm")
+OVERLAY = ("matrix", "exclude", "include", "seeds", "baseline", "defaults", "slurm", "budget")
 TOP = ("name", "description", *OVERLAY, "profiles")
 SAFE_NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}"
 """Safe as a folder's name, a job's name and a command's argument."""
@@ -32,6 +32,7 @@ class Layout:
     baseline: Mapping[str, Node]
     defaults: Mapping[str, Node]
     slurm: Mapping[str, Node]
+    budget: Mapping[str, Node]
     exclude: tuple[Item, ...] | None
     include: tuple[Item, ...] | None
     seeds: tuple[int, ...] | None
@@ -44,6 +45,7 @@ class Layout:
             baseline={**self.baseline, **overlay.baseline},
             defaults={**self.defaults, **overlay.defaults},
             slurm={**self.slurm, **overlay.slurm},
+            budget={**self.budget, **overlay.budget},
             exclude=self.exclude if overlay.exclude is None else overlay.exclude,
             include=self.include if overlay.include is None else overlay.include,
             seeds=self.seeds if overlay.seeds is None else overlay.seeds,
@@ -71,9 +73,9 @@ def read_study_file(path: Path) -> tuple[StudyFile, Faults]:
     if not isinstance(root.value, dict):
         faults.add(root.mark, "", f"is not a study; valid: a mapping with the keys {', '.join(TOP)}")
         faults.raise_any([], {})
-    top = _mapping(root, "the file", faults)
+    top = mapping(root, "the file", faults)
     _known(top, TOP, "", faults)
-    profile_nodes = _mapping(top.get("profiles"), "profiles", faults)
+    profile_nodes = mapping(top.get("profiles"), "profiles", faults)
     for name, node in profile_nodes.items():
         if not re.fullmatch(SAFE_NAME, name):
             faults.add(node.key_mark, "profiles", f"{name!r} is not safe as a folder's name; valid: {_SAFE}")
@@ -99,20 +101,21 @@ def _name(path: Path, given: Node | None, faults: Faults) -> str:
 
 
 def _profile(name: str, node: Node, faults: Faults) -> Layout:
-    overlay = _mapping(node, f"profiles.{name}", faults)
+    overlay = mapping(node, f"profiles.{name}", faults)
     _known(overlay, OVERLAY, f"profiles.{name}.", faults)
     return _layout(overlay, node.key_mark, faults)
 
 
 def _layout(given: Mapping[str, Node], mark: Mark, faults: Faults) -> Layout:
-    baseline = _flat(given.get("baseline"), "baseline", faults)
-    defaults = _flat(given.get("defaults"), "defaults", faults)
+    baseline = flat(mapping(given.get("baseline"), "baseline", faults), faults)
+    defaults = flat(mapping(given.get("defaults"), "defaults", faults), faults)
     return Layout(
         mark=mark,
         matrix=_matrix(given.get("matrix"), faults),
-        baseline={key: node for key, node in baseline.items() if _is_value(key, node, faults, lists=())},
-        defaults={key: node for key, node in defaults.items() if _is_value(key, node, faults)},
-        slurm=_mapping(given.get("slurm"), "slurm", faults),
+        baseline={key: node for key, node in baseline.items() if is_value(key, node, faults, lists=())},
+        defaults={key: node for key, node in defaults.items() if is_value(key, node, faults)},
+        slurm=mapping(given.get("slurm"), "slurm", faults),
+        budget=mapping(given.get("budget"), "budget", faults),
         exclude=_items(given.get("exclude"), "exclude", faults, lists=()),
         include=_items(given.get("include"), "include", faults),
         seeds=_seeds(given.get("seeds"), faults),
@@ -121,7 +124,7 @@ def _layout(given: Mapping[str, Node], mark: Mark, faults: Faults) -> Layout:
 
 def _matrix(node: Node | None, faults: Faults) -> dict[str, Node]:
     axes = {}
-    for key, values in _flat(node, "matrix", faults).items():
+    for key, values in flat(mapping(node, "matrix", faults), faults).items():
         if not isinstance(values.value, list) or not values.value:
             faults.add(values.mark, key, f"{values.plain!r} is no axis; valid: a list of one or more values")
             continue
@@ -130,7 +133,7 @@ def _matrix(node: Node | None, faults: Faults) -> dict[str, Node]:
             continue
         first: dict[object, Node] = {}
         for value in values.value:
-            if not _is_value(key, value, faults, lists=()):
+            if not is_value(key, value, faults, lists=()):
                 continue
             if value.token in first:
                 faults.add(value.mark, key, f"{value.plain!r} repeats a value of this axis")
@@ -149,10 +152,10 @@ def _items(
         return None
     items = []
     for child in node.value:
-        values = _flat(child, section, faults)
+        values = flat(mapping(child, section, faults), faults)
         if child.size == 1 and (child.value is None or isinstance(child.value, dict)):
             faults.add(child.mark, section, "is empty; valid: a mapping, such as {model.squeeze: gap}")
-        kept = {key: value for key, value in values.items() if _is_value(key, value, faults, lists)}
+        kept = {key: value for key, value in values.items() if is_value(key, value, faults, lists)}
         if kept:
             items.append(Item(child.mark, kept))
     return tuple(items)
@@ -179,7 +182,7 @@ def _seeds(node: Node | None, faults: Faults) -> tuple[int, ...] | None:
 # ---- mappings and keys -------------------------------------------------------------------------
 
 
-def _mapping(node: Node | None, key: str, faults: Faults) -> dict[str, Node]:
+def mapping(node: Node | None, key: str, faults: Faults) -> dict[str, Node]:
     """The node's entries; nothing where it is absent or left empty."""
     if node is None or node.value is None:
         return {}
@@ -189,16 +192,18 @@ def _mapping(node: Node | None, key: str, faults: Faults) -> dict[str, Node]:
     return node.value
 
 
-def _flat(node: Node | None, section: str, faults: Faults) -> dict[str, Node]:
+def flat(
+    given: Mapping[str, Node], faults: Faults, why_unknown: Callable[[str], str | None] | None = None
+) -> dict[str, Node]:
     """`{model: {squeeze: gap}}` and `{model.squeeze: gap}` as `{"model.squeeze": ...}`, known keys only."""
     found: dict[str, Node] = {}
-    for key, value in _mapping(node, section, faults).items():
+    for key, value in given.items():
         if key in SECTIONS and isinstance(value.value, dict):
             inner = {f"{key}.{name}": child for name, child in value.value.items()}
         else:
             inner = {key: value}
         for dotted, child in inner.items():
-            if (reason := unknown(dotted)) is not None:
+            if (reason := (why_unknown or unknown)(dotted)) is not None:
                 faults.add(child.key_mark, dotted, reason)
             elif dotted in found:
                 first = found[dotted].key_mark[0]
@@ -235,7 +240,7 @@ def _known(given: Mapping[str, Node], valid: tuple[str, ...], prefix: str, fault
             faults.add(node.key_mark, f"{prefix}{key}", f"unknown key; {choices(valid, key)}")
 
 
-def _is_value(key: str, node: Node, faults: Faults, lists: Iterable[str] = LIST_KEYS) -> bool:
+def is_value(key: str, node: Node, faults: Faults, lists: Iterable[str] = LIST_KEYS) -> bool:
     """Whether the node is of a shape that this key takes here: one value, or a list where that is a value."""
     if isinstance(node.value, dict):
         faults.add(node.mark, key, "is a mapping; valid: one value")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqzlab.config import HOST_KEYS, KEYS, SECTIONS
+from sqzlab.study.budget import BUDGET
 from sqzlab.study.layout import LIST_KEYS, OVERLAY, SAFE_NAME
 from sqzlab.study.slurm import LIMITS, MEMORY, RESOURCES, TIME
 
@@ -87,7 +88,15 @@ def _sections() -> Schema:
             "description": "axis values; as baseline, the arm that differences are taken against",
         },
         "defaults": {**_keyed(KEYS), "description": "values; as defaults, of every arm that they apply to"},
-        "slurm": _slurm(),
+        "slurm": _slurm(axes),
+        "budget": {
+            "description": "a launch that would need more is refused",
+            "type": ["object", "null"],
+            "properties": {
+                name: {"description": text, "type": "number", "exclusiveMinimum": 0} for name, text in BUDGET.items()
+            },
+            "additionalProperties": False,
+        },
     }
 
 
@@ -112,16 +121,29 @@ def _value(key: str) -> Schema:
     return {name: value for name, value in schema.items() if name not in ("title", "default")}
 
 
-def _slurm() -> Schema:
+def _slurm(axes: Sequence[str]) -> Schema:
     kinds: dict[str, Schema] = {
         name: {"type": "integer", "minimum": low, "maximum": high} for name, (low, high) in LIMITS.items()
     }
     kinds["memory"] = {"type": "string", "pattern": f"^{MEMORY}$"}
     kinds["time"] = {"type": "string", "pattern": f"^{TIME}$"}
+    resources = {name: {"description": text, **kinds[name]} for name, text in RESOURCES.items()}
+    item = {
+        "type": "object",
+        "properties": {**resources, **_keyed(axes)["properties"]},
+        "additionalProperties": False,
+        "anyOf": [{"required": [name]} for name in RESOURCES],
+        "not": {"propertyNames": {"enum": list(RESOURCES)}},  # names an axis too
+    }
+    include = {
+        "description": "what the arms with these axis values get instead; later ones win",
+        "type": ["array", "null"],
+        "items": item,
+    }
     return {
-        "description": "what one run asks of Slurm; partition, account and the like come from --slurm",
+        "description": "what one job asks of Slurm; partition, account and the like come from --slurm",
         "type": ["object", "null"],
-        "properties": {name: {"description": text, **kinds[name]} for name, text in RESOURCES.items()},
+        "properties": {**resources, "include": include},
         "additionalProperties": False,
     }
 

@@ -13,6 +13,7 @@ from sqzlab.errors import ConfigError, choices
 from sqzlab.run import Run, Value
 from sqzlab.study.arms import SET, Arm, Counts, Expansion
 from sqzlab.study.baseline import Cell, counterparts, describe, token
+from sqzlab.study.budget import read_budget
 from sqzlab.study.faults import FILE, Faults
 from sqzlab.study.layout import DEFAULT_PROFILE, LIST_KEYS, Layout, StudyFile, read_study_file, unknown
 from sqzlab.study.slurm import Slurm
@@ -30,7 +31,8 @@ class Study:
     axes: tuple[str, ...]
     seeds: tuple[int, ...]
     baseline: Mapping[str, Value]
-    slurm: Slurm
+    arm_resources: tuple[Slurm, ...]  # one for each of `cells()`
+    budget_gpu_hours: float | None
     path: Path
 
     @property
@@ -41,6 +43,14 @@ class Study:
     def cells(self) -> tuple[Cell, ...]:
         """The arms, each the axis values that its runs share, in the matrix' order."""
         return tuple(run.cell for run in self.runs[:: len(self.seeds)])
+
+    def resources(self, run: Run) -> Slurm:
+        """What a job with this run of the study asks of Slurm."""
+        return self._resources[_resource_key(run)]
+
+    @cached_property
+    def _resources(self) -> dict[object, Slurm]:
+        return dict(zip(map(_resource_key, self.runs[:: len(self.seeds)]), self.arm_resources, strict=True))
 
     def baseline_of(self, run: Run) -> Cell | None:
         """The cell that this run's differences are taken against (its own, if it is that arm)."""
@@ -83,19 +93,19 @@ def load_study(
         text = f"none is named, and without one the study lacks keys; valid: {', '.join(file.profiles)}"
         faults.add(FILE, "profile", text)
 
-    study: tuple[Expansion, list[Arm], Slurm] | None = None
+    study: tuple[Expansion, list[Arm], float | None] | None = None
     for name in expanded:
         faults.profile = name
         layout = file.base if name is None else file.base.under(file.profiles[name])
         laid_over = _off_the_axes(sets, layout, faults) if name == chosen else {}
         expansion = Expansion(layout, faults, sound, laid_over, roots or {})
         arms = expansion.arms()
-        slurm = expansion.slurm(arms)
+        budget = read_budget(layout.budget, faults)
         if name == chosen:
-            study = expansion, arms, slurm
+            study = expansion, arms, budget
     faults.raise_any(expanded, file.profile_nodes)
     assert study is not None  # what was chosen has been expanded, or is a fault
-    expansion, arms, slurm = study
+    expansion, arms, budget = study
     if counts is not None and (counted := _count(arms, counts)):
         faults.profile = chosen
         arms = replace(expansion, counted=counted).arms()
@@ -115,7 +125,8 @@ def load_study(
     )
     baseline = {key: node.plain for key, node in layout.baseline.items()}
     names = tuple(file.profiles)
-    return Study(file.name, chosen, names, runs, tuple(layout.matrix), seeds, baseline, slurm, path)
+    axes, resources = tuple(layout.matrix), tuple(arm.slurm for arm in arms if arm.config is not None)
+    return Study(file.name, chosen, names, runs, axes, seeds, baseline, resources, budget, path)
 
 
 def profile_names(path: str | Path) -> tuple[str, ...]:
@@ -283,6 +294,12 @@ def _field(config: Config, key: str) -> Any:
 
 def _cell_key(cell: Cell) -> tuple[object, ...]:
     return tuple(token(value) for value in cell.values())
+
+
+def _resource_key(run: Run) -> object:
+    """Equal for runs that ask for the same: two arms may share their cell where an include gives more than axes."""
+    train = run.config.train
+    return _cell_key(run.cell), train.device, train.world_size, train.threads
 
 
 def _value(run: Run, axis: str) -> Value:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from sqzlab.errors import ConfigError
 from sqzlab.study.study import load_study
@@ -130,22 +127,6 @@ def test_every_fault_of_a_file_is_told_at_once_in_the_order_of_the_file(faults: 
             "4:54: model.reduction: does not app",
         ),
         (("seeds:", "include: [{model.squeeze: SP}]\nseeds:"), "4:27: model.backbone: is missing; valid: resnet18,"),
-        (("seeds:", "slurm: {gpus: 2}\nseeds:"), "4:15: slurm.gpus: 2; valid: a whole number from 0 to 1"),
-        (("seeds:", "slurm: {cpus: 0}\nseeds:"), "4:15: slurm.cpus: 0; valid: a whole number from 1"),
-        (("seeds:", "slurm: {time: 8:00}\nseeds:"), "4:15: slurm.time: '8:00'; valid: hours:minutes:seconds"),
-        (("seeds:", "slurm: {time: 0:00:00}\nseeds:"), "4:15: slurm.time: '0:00:00'; valid: hours:minutes:seconds"),
-        (
-            ("seeds:", "slurm: {account: a}\nseeds:"),
-            "4:9: slurm.account: unknown key; valid: gpus, cpus, memory, time; par",
-        ),
-        (
-            ("stem: small", "stem: small\n  train.device: cuda\nslurm: {gpus: 0}"),
-            "11:15: slurm.gpus: 0 is too few, as train.dev",
-        ),
-        (
-            ("stem: small", "stem: small\n  train.threads: 4\nslurm: {cpus: 2}"),
-            "11:15: slurm.cpus: 2 is too few, as train.th",
-        ),
         (("seeds:", "name: a/b\nseeds:"), "4:7: name: 'a/b' is not safe as a folder's name"),
         (("seeds:", "name: -rf\nseeds:"), "4:7: name: '-rf' is not safe as a folder's name"),
         (("seeds:", "name: 3\nseeds:"), "4:7: name: 3 is not safe as a folder's name"),
@@ -232,32 +213,6 @@ def test_an_unknown_profile_names_the_valid_ones(faults: Faults) -> None:
     assert faults(VALID, "laptop") == ["s.yaml: profile: unknown profile 'laptop'; the file has no profiles"]
 
 
-@pytest.mark.parametrize(
-    ("given", "line"),
-    [
-        ("train.lrr=1", "train.lrr: unknown key; did you mean 'train.lr'? valid: train.recipe"),
-        ("lr=1", "lr: unknown key; did you mean 'train.lr'?"),
-        ("train.lr", "train.lr: has no value; valid: KEY=VALUE"),
-        ("train.lr=fast", "train.lr: 'fast' is text; valid: a number"),
-        ("train.lr=[1]", "train.lr: '[1]'; valid: one value"),
-        ("train.lr={a: 1}", "train.lr: '{a: 1}'; valid: one value"),
-        ("train.lr=[", "train.lr: '[': not YAML: did not find expected node content"),
-        ("train.lr=016", "train.lr: '016' is octal in YAML 1.1"),
-        ("train.milestones=[[1]]", "train.milestones: '[[1]]'; valid: one value or a list of values"),
-        ("train.gamma=0.1", "train.gamma: applies to no run: does not apply to the schedule 'cosine'"),
-        ("model.squeeze=gap", "model.squeeze: is an axis of the study; valid: keys that are no axis, or --only"),
-        ("train.epochs=", "train.epochs: is empty; valid: a whole number"),
-    ],
-)
-def test_a_faulty_override_is_told_by_its_key(faults: Faults, given: str, line: str) -> None:
-    (told,) = faults(VALID, overrides=[given])
-    assert told.startswith(f"--set {line}")
-
-
-def test_an_override_given_twice_is_refused(faults: Faults) -> None:
-    assert faults(VALID, overrides=["train.lr=1", "train.lr=2"]) == ["--set train.lr: is given twice"]
-
-
 def test_a_study_of_too_many_runs_is_refused_at_once(faults: Faults) -> None:
     many = VALID.replace("[0, 1]", str(list(range(30_000))))
     assert faults(many) == ["s.yaml:2:3: matrix: makes 120,000 runs with its seeds; valid: at most 100,000"]
@@ -276,94 +231,3 @@ def test_an_unsafe_file_name_asks_for_a_name(tmp_path: Path) -> None:
         load_study(path)
     path.write_text(VALID + "name: my_study")
     assert load_study(path).name == "my_study"
-
-
-def only_config_errors(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
-    faults: tuple[str, ...] = ("s.yaml: valid",)
-    try:
-        load_study(path)
-    except ConfigError as error:
-        faults = error.faults
-    assert faults
-    assert all(line.isprintable() for line in faults)
-
-
-@given(
-    st.one_of(st.binary(max_size=200), st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
-)
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_random_bytes_give_a_clear_message(tmp_path: Path, data: bytes) -> None:
-    only_config_errors(tmp_path / "s.yaml", data)
-
-
-@given(st.randoms(use_true_random=False))
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_a_mangled_study_gives_a_clear_message(tmp_path: Path, chance: random.Random) -> None:
-    data = bytearray(
-        (VALID + "exclude: [{model.squeeze: gap, model.backbone: resnet18}]\nslurm: {time: 8:00:00}\n").encode()
-    )
-    pieces = [
-        b"[",
-        b"]",
-        b"{",
-        b"}",
-        b": ",
-        b"- ",
-        b"*a",
-        b"&a ",
-        b"!t ",
-        b"'",
-        b"\n",
-        b"\t",
-        b"~",
-        b"1e9",
-        b"null",
-        b"<<",
-    ]
-    for _ in range(chance.randint(1, 5)):
-        start = chance.randrange(len(data))
-        data[start : start + chance.choice([0, 0, 1, 4, 12])] = chance.choice(pieces)
-    only_config_errors(tmp_path / "s.yaml", bytes(data))
-
-
-JUNK = st.recursive(
-    st.one_of(
-        st.none(),
-        st.booleans(),
-        st.integers(),
-        st.floats(),
-        st.sampled_from(["gap", "resnet18", "digits", ""]),
-        st.text(),
-    ),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3),
-        st.dictionaries(
-            st.sampled_from(["model", "data", "train", "model.squeeze", "train.lr", "x"]), inner, max_size=3
-        ),
-    ),
-    max_leaves=8,
-)
-
-
-@given(
-    st.dictionaries(
-        st.sampled_from(["name", "matrix", "exclude", "include", "seeds", "baseline", "defaults", "profiles", "slurm"]),
-        JUNK,
-    ),
-    st.sampled_from(["defaults", "matrix", "profiles"]),
-    st.sampled_from(
-        ["model.backbone", "data.name", "train.recipe", "train.schedule", "train.milestones", "train.epochs"]
-    ),
-    JUNK,
-)
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_values_of_any_shape_in_any_place_give_a_clear_message(
-    tmp_path: Path, sections: dict[str, object], where: str, key: str, value: object
-) -> None:
-    import yaml
-
-    study = yaml.safe_load(VALID) | sections
-    if isinstance(study.get(where), dict):
-        study[where][key] = value
-    only_config_errors(tmp_path / "s.yaml", yaml.safe_dump(study).encode("utf-8", "surrogatepass"))

@@ -82,8 +82,9 @@ def test_a_profile_is_merged_key_by_key_and_replaces_lists(write: Write) -> None
     assert [len(study.runs) for study in (base, one, two)] == [10, 3, 12]
     assert {run.config.train.epochs for run in one.runs} == {3}
     assert {run.config.train.epochs for run in two.runs} == {10}
-    assert (one.slurm.memory_gb, one.slurm.time_min, one.slurm.cpus) == (2.0, 1561, 1)
-    assert base.slurm.memory_gb == 0.5
+    asked = one.resources(one.runs[0])
+    assert (asked.memory_gb, asked.time_min, asked.cpus) == (2.0, 1561, 1)
+    assert base.resources(base.runs[0]).memory_gb == 0.5
     assert [study.folder_name for study in (base, one, two)] == ["s", "s-one", "s-two"]
     assert base.profiles == profile_names(path) == ("one", "two")
 
@@ -102,23 +103,6 @@ def test_a_file_that_is_complete_only_with_a_profile_asks_for_one(write: Write) 
 
 def test_a_name_in_the_file_wins_over_the_files_own(write: Write) -> None:
     assert load_study(write(SMALL + "name: other.1")).folder_name == "other.1"
-
-
-def test_overrides_apply_to_every_arm_that_they_can_apply_to(write: Write) -> None:
-    study = load_study(write(SMALL), overrides=["model.fc_bias=false", "train.epochs=2", "train.clip_norm=1e-1"])
-    assert {run.config.train.epochs for run in study.runs} == {2}
-    assert {run.config.train.clip_norm for run in study.runs} == {0.1}
-    assert {run.config.model.fc_bias for run in study.runs} == {None, False}
-    steps = load_study(
-        write(SMALL), overrides=["train.schedule=step", "train.milestones=[2, 4]", "train.gamma=.5", "train.epochs=6"]
-    )
-    assert {run.config.train.milestones for run in steps.runs} == {(2, 4)}
-
-
-def test_an_override_of_the_device_asks_slurm_for_what_it_needs(write: Write) -> None:
-    path = write(SMALL + "slurm: {gpus: 0}")
-    assert load_study(path, overrides=["train.device=cuda"]).slurm.gpus == 1
-    assert load_study(write(SMALL), overrides=["train.threads=3"]).slurm.cpus == 3
 
 
 def test_counts_of_the_data_set_are_in_the_runs_and_are_asked_once_for_each_set(write: Write) -> None:
