@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -11,7 +11,10 @@ from sqzlab.analysis.records import Records
 
 
 def find_warnings(records: Records, groups: Sequence[Group]) -> tuple[str, ...]:
-    """Absent cells, damaged files, runs outside the plan, mixed origins, arms that did not start alike."""
+    """Absent cells, damaged files, runs outside the plan, mixed origins, arms that did not start alike.
+
+    Origins (commit, code, torch, GPU, ...) are compared between runs, and between the segments of a resumed run.
+    """
     counted = records.counted
     done = counted[counted["state"] == "done"]
     found = []
@@ -27,8 +30,13 @@ def find_warnings(records: Records, groups: Sequence[Group]) -> tuple[str, ...]:
     if records.plan is not None and len(others):
         found.append(f"{len(others):,} runs are not in the plan and not counted: {_some(list(others['run_id']))}")
     found += [f"mixed {name}: {told}" for key, name in ALIKE.items() if (told := _mixed(records, done, key))]
-    if done["git_dirty"].eq(True).any():
-        found.append(f"{int(done['git_dirty'].eq(True).sum()):,} runs were made with uncommitted changes in the code")
+    found += _changed_within(records, done)
+    if dirty := [
+        run_id
+        for run_id, last in zip(done["run_id"], done["git_dirty"], strict=True)
+        if _was_dirty(records, run_id, last)
+    ]:
+        found.append(f"made with uncommitted changes in the code: {_runs(dirty)}")
     found += _unequal_starts(groups)
     if not done.empty and all(arm.n < 2 for group in groups for arm in group.arms):
         found.append("one seed an arm: there is no spread, and no difference can be told from the luck of a seed")
@@ -39,14 +47,62 @@ def find_warnings(records: Records, groups: Sequence[Group]) -> tuple[str, ...]:
 
 
 def _mixed(records: Records, done: pd.DataFrame, key: str) -> str | None:
-    """ "abc (12 runs) and def (4 runs)" where finished runs differ in what no axis names, or None."""
+    """ "abc (12 runs, such as x) and def (4 runs, such as y)" where finished runs differ in what no axis names."""
     if any(axis.rpartition(".")[2] in (key, *AXES_BEHIND.get(key, ())) for axis in records.axes):
         return None
-    counts = done[key].map(
-        lambda value: "unknown" if pd.isna(value) else str(value)[: 10 if key == "git_commit" else 80]
-    )
-    parts = [f"{value} ({runs:,} runs)" for value, runs in sorted(counts.value_counts().items())]
-    return " and ".join(parts) if len(parts) > 1 else None
+    of: dict[str, list[str]] = {}
+    for run_id, value in zip(done["run_id"], done[key], strict=True):
+        of.setdefault(_shown(key, value), []).append(run_id)
+    if len(of) < 2 or (key == "code" and _told_by_commits(done["git_commit"], done["code"])):
+        return None
+    same = key == "git_commit" and done["code"].nunique(dropna=False) == 1 and done["code"].notna().all()
+    return _counted(of) + ("; the package is the same in all of them" if same else "")
+
+
+def _changed_within(records: Records, done: pd.DataFrame) -> list[str]:
+    """Runs whose result comes from segments of different origins."""
+    counted = set(done["run_id"])
+    found = []
+    for key, name in CHANGING.items():
+        of: dict[str, list[str]] = {}
+        for run_id, segments in records.resumed.items():
+            values = [_shown(key, segment.get(key)) for segment in segments]
+            if run_id not in counted or len(set(values)) < 2:
+                continue
+            if key == "code" and _told_by_commits([segment.get("git_commit") for segment in segments], values):
+                continue
+            of.setdefault(" then ".join(dict.fromkeys(values)), []).append(run_id)
+        if of:
+            found.append(f"mixed {name} within a run: {_counted(of)}")
+    return found
+
+
+def _told_by_commits(commits: Iterable[object], codes: Iterable[object]) -> bool:
+    """Whether every commit is known and stands for one code: then a mixture of code is one of commits."""
+    pairs = {(_shown("git_commit", commit), str(code)) for commit, code in zip(commits, codes, strict=True)}
+    known = {commit for commit, _ in pairs}
+    return "unknown" not in known and len(known) == len(pairs)
+
+
+def _was_dirty(records: Records, run_id: str, at_last: object) -> bool:
+    return at_last is True or any(segment.get("git_dirty") is True for segment in records.resumed.get(run_id, ()))
+
+
+def _shown(key: str, value: object) -> str:
+    if value is None or value is pd.NA or value != value:
+        return "unknown"
+    return str(value)[: 10 if key == "git_commit" else 80]
+
+
+def _counted(of: Mapping[str, Sequence[str]]) -> str:
+    """Each value with the number of its runs and one of them."""
+    parts = [f"{value} ({_runs(run_ids)})" for value, run_ids in sorted(of.items())]
+    more = [f"{len(parts) - MOST:,} more"] if len(parts) > MOST else []
+    return " and ".join([*parts[:MOST], *more])
+
+
+def _runs(run_ids: Sequence[str]) -> str:
+    return f"{len(run_ids):,} run{'s' * (len(run_ids) != 1)}, such as {run_ids[0]}"
 
 
 def _unequal_starts(groups: Sequence[Group]) -> list[str]:
@@ -71,6 +127,7 @@ def _some(names: Sequence[str]) -> str:
 MOST = 8
 ALIKE = {
     "git_commit": "commits",
+    "code": "code (digests of the package)",
     "torch": "versions of torch",
     "device": "devices",
     "gpu": "GPU types",
@@ -82,6 +139,7 @@ ALIKE = {
     "train_images": "numbers of training images",
     "val_images": "numbers of validation images",
 }
+CHANGING = {key: ALIKE[key] for key in ("git_commit", "code", "torch", "gpu")}  # between the segments of one run
 AXES_BEHIND = {
     "data": ("name",),
     "classes": ("name",),

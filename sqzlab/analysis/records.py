@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqzlab.errors import ConfigError
-from sqzlab.run import EPOCHS, FAILURE, METRICS, PLAN
+from sqzlab.run import EPOCHS, FAILURE, METRICS, PLAN, PROVENANCE
 
 if TYPE_CHECKING:
     import pandas as pd
 
 STATES = ("done", "failed", "damaged", "missing")
+Segments = tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Records:
     folder: Path
     plan: Plan | None
     frame: pd.DataFrame
+    resumed: Mapping[str, Segments]  # run id to the segments its result comes from, where they are several
     warnings: tuple[str, ...]
 
     @property
@@ -87,6 +89,7 @@ def read_study(folder: Path) -> Records:
     for run_folder in _run_folders(folder):
         if run_folder.name not in planned and (row := _row(run_folder, None))["state"] != "missing":
             rows.append(row)
+    resumed, unread = _add_origins(folder, [row for row in rows if row["state"] == "done"])
     axes = plan.axes if plan is not None else sorted({axis for row in rows for axis in row if "." in axis})
     frame = pd.DataFrame(rows, columns=[*COLUMNS, *axes], dtype=object)  # object: an axis keeps 8 beside None
     frame = frame.astype(
@@ -95,7 +98,11 @@ def read_study(folder: Path) -> Records:
     for row in rows:
         if row["state"] == "done" and (changed := _changed_counts(row, planned.get(row["run_id"]))):
             warnings.append(f"{row['run_id']}: {changed}")
-    return Records(folder, plan, frame, tuple(warnings))
+    if unread:
+        which = unread[0] if len(unread) == 1 else f"such as {unread[0]}"
+        told = f"{PROVENANCE} of {len(unread):,} run{'s' * (len(unread) != 1)} is damaged ({which})"
+        warnings.append(f"{told}: whether they were trained in parts of different origin cannot be told")
+    return Records(folder, plan, frame, resumed, tuple(warnings))
 
 
 def load_curves(folder: Path, run_ids: Iterable[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -188,6 +195,31 @@ def _failure(path: Path) -> dict[str, Any]:
     return {"state": "failed", "error": _one_line(error)}
 
 
+def _add_origins(folder: Path, rows: Iterable[dict[str, Any]]) -> tuple[dict[str, Segments], list[str]]:
+    """Adds `code` to the rows of finished runs; the segments of resumed ones, and those that cannot be read.
+
+    A segment that was taken up again at its own first step, or before it, left nothing in the result.
+    """
+    resumed, unread = {}, []
+    for row in rows:
+        try:
+            values = json.loads((folder / row["run_id"] / PROVENANCE).read_bytes())
+            kept = values["segments"][-1:]
+            for segment in reversed(values["segments"]):
+                if segment["first_step"] < kept[-1]["first_step"]:
+                    kept.append(segment)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            unread.append(row["run_id"])
+            continue
+        if isinstance(code := values.get("code"), str):
+            row["code"] = code
+        if len(kept) > 1:
+            resumed[row["run_id"]] = tuple(reversed(kept))
+    return resumed, unread
+
+
 def _changed_counts(row: Mapping[str, Any], planned: Mapping[str, Any] | None) -> str | None:
     for key in ("params", "macs"):
         if planned and planned.get(key) not in (None, row[key]):
@@ -258,7 +290,7 @@ KINDS: dict[str, type] = {
 }
 TEXTS = (
     *("study", "profile", "backbone", "squeeze", "reduction", "fc_bias", "data", "recipe", "precision", "device"),
-    *("gpu", "git_commit", "git_dirty", "torch", "initial_weights", "data_order"),
+    *("gpu", "git_commit", "git_dirty", "code", "torch", "initial_weights", "data_order"),
 )
 COLUMNS = ("run_id", "planned", "state", "error", *KINDS, *TEXTS)
 REQUIRED = ("run_id", "seed", "top1", "top5", "val_loss", "epochs", "params", "macs")

@@ -5,22 +5,19 @@ from __future__ import annotations
 import os
 import platform
 import socket
-import subprocess
 import sys
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
+from torch import distributed
 
-import sqzlab
 from sqzlab.run import PROGRESS, PROVENANCE
+from sqzlab.runs.code import origin
 from sqzlab.runs.files import read_json
 from sqzlab.runs.lease import Lease
-
-LONGEST_DIFF = 200_000  # characters; a longer one is cut and says so
 
 
 class Provenance:
@@ -43,11 +40,12 @@ class Provenance:
             "end": None,
             "why": None,
             "host": socket.gethostname(),
-            "slurm_job": os.environ.get("SLURM_JOB_ID"),
+            **_slurm(),
+            "world_size": _world_size(),
             "token": lease.token,
         }
-        self.values = {**code(), **machine(), "segments": [*earlier, self.segment]}
-        self.segment |= {key: self.values[key] for key in ("git_commit", "git_dirty", "torch", "gpu")}
+        self.values = {**origin(), **machine(), "segments": [*earlier, self.segment]}
+        self.segment |= {key: self.values[key] for key in OF_SEGMENT}
         self._write()
 
     def reached(self, step: int) -> None:
@@ -66,20 +64,6 @@ def timestamp() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-@cache
-def code() -> dict[str, Any]:
-    """Commit of this package's checkout and what was changed since; None where it is installed without one."""
-    diff = _git("diff", "HEAD", "--", ".", ":!results")
-    if diff is not None and len(diff) > LONGEST_DIFF:
-        diff = f"{diff[:LONGEST_DIFF]}\n[cut: {len(diff)} characters]"
-    return {
-        "sqzlab": sqzlab.__version__,
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(diff),
-        "git_diff": diff or None,
-    }
-
-
 def machine() -> dict[str, Any]:
     cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     return {
@@ -94,13 +78,19 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _git(*arguments: str) -> str | None:
-    root = Path(sqzlab.__file__).parents[1]
-    try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+def _slurm() -> dict[str, Any]:
+    """This process's place in Slurm, all None outside. A requeued job keeps its id and counts its restarts."""
+    env = os.environ
+    if (job := env.get("SLURM_JOB_ID")) is None:
+        return {"slurm_job": None, "restart": None, "node": None}
+    if (array := env.get("SLURM_ARRAY_JOB_ID")) is not None and (index := env.get("SLURM_ARRAY_TASK_ID")) is not None:
+        job = f"{array}_{index}"
+    restart = env.get("SLURM_RESTART_COUNT", "0")
+    return {"slurm_job": job, "restart": int(restart), "node": env.get("SLURMD_NODENAME")}
+
+
+def _world_size() -> int:
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def _cpu() -> str:
@@ -109,3 +99,6 @@ def _cpu() -> str:
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+OF_SEGMENT = ("git_commit", "git_dirty", "code", "python", "torch", "gpu")  # what may change between segments

@@ -29,8 +29,9 @@ def test_a_complete_and_uniform_study_has_no_warning(make_study: MakeStudy) -> N
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
-        ("git_commit", "f" * 40, "mixed commits: 0123456789 (14 runs) and ffffffffff (2 runs)"),
-        ("git_commit", None, "mixed commits: 0123456789 (14 runs) and unknown (2 runs)"),
+        ("git_commit", "f" * 40, "mixed commits: 0123456789 (14 runs, such as resnet18-baseline-s0-e5f45caa) and ffff"),
+        ("git_commit", "f" * 40, "and ffffffffff (2 runs, such as resnet18-gap-s0-38dd04b1)"),
+        ("git_commit", None, "and unknown (2 runs, such as resnet18-gap-s0-38dd04b1)"),
         ("torch", "2.11.0", "mixed versions of torch"),
         ("epochs", 9, "mixed numbers of epochs"),
         ("device", "cuda", "mixed devices"),
