@@ -139,7 +139,11 @@ DATASETS = {
     "generated": DataSet("noise that stands in for ImageNet in --debug", (1000, 1024, 512), 224),
 }
 
-PRECISIONS = {"fp32": "float32 everywhere", "bf16": "bfloat16 autocast, squeeze statistics in float32"}
+PRECISIONS = {
+    "fp32": "float32 everywhere",
+    "bf16": "bfloat16 autocast, squeeze statistics in float32",
+    "fp64": "float64 everywhere, to compare sums",
+}
 SCHEDULES = {"step": "multiplied by gamma at each milestone", "cosine": "half a cosine to zero, by step"}
 INITS = {
     "torchvision": "kaiming_normal fan_out for convolutions, torch's defaults for linear and fusion layers",

@@ -36,10 +36,19 @@ class Batch:
     index: Tensor
 
 
-def open_data(config: DataConfig, *, batch_size: int, seed: int, val_batch_size: int | None = None) -> Data:
+def open_data(
+    config: DataConfig,
+    *,
+    batch_size: int,
+    seed: int,
+    val_batch_size: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Data:
     """The data set that `config` names. Validation batches are as large as training batches where not said otherwise.
 
-    Raises UnavailableError where it is not there, or holds other counts than the run was planned with.
+    Of `world_size` processes that share every batch, that of number `rank` gets its part. Raises UnavailableError
+    where the data set is not there, or holds other counts than the run was planned with.
     """
     source = SOURCES[config.name](config)
     found = (source.classes, len(source.train_labels), len(source.val_labels))
@@ -48,40 +57,63 @@ def open_data(config: DataConfig, *, batch_size: int, seed: int, val_batch_size:
         raise UnavailableError(
             f"data set {config.name!r} has {_told(found)}, but the run was planned with {_told(planned)}"
         )
-    return Data(source, seed, batch_size, val_batch_size or batch_size, config.workers if source.in_processes else 0)
+    workers = config.workers if source.in_processes else 0
+    return Data(source, seed, batch_size, val_batch_size or batch_size, workers, rank, world_size)
 
 
 class Data:
-    """Batches of one data set. `mean` and `std` are for images divided by 255."""
+    """Batches of one data set. `mean` and `std` are for images divided by 255.
 
-    def __init__(self, source: Source, seed: int, batch_size: int, val_batch_size: int, workers: int) -> None:
+    A process's part of a batch of B is the images from rank * B // world_size to (rank + 1) * B // world_size: what
+    is in the whole batch and how it is augmented does not depend on the processes.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        seed: int,
+        batch_size: int,
+        val_batch_size: int,
+        workers: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         self._source, self._seed, self._workers = source, seed, workers
+        self._rank, self._world_size = rank, world_size
         self._batch_size, self._val_batch_size = batch_size, val_batch_size
         self._running: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
         self.classes = source.classes
         self.train_images, self.val_images = len(source.train_labels), len(source.val_labels)
         self.steps_per_epoch = self.train_images // batch_size
+        self.val_steps = -(-self.val_images // val_batch_size)
         self.mean: Statistic = source.mean
         self.std: Statistic = source.std
         self.order_hash = _order_hash(source)
 
     def train_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Full batches of one epoch from batch number `start` on; the images before it are not decoded."""
+        """This process's part of one epoch's full batches, from number `start` on; no image before it is decoded."""
         order = permutation(self._seed, epoch, self.train_images)
         size = self._batch_size
-        index = [order[step * size : (step + 1) * size] for step in range(start, self.steps_per_epoch)]
+        index = [self._part(order[step * size : (step + 1) * size]) for step in range(start, self.steps_per_epoch)]
         return self._batches(partial(_train_batch, self._source, self._seed, epoch), index)
 
     def val_batches(self) -> Iterator[Batch]:
-        """Every validation image once, in a fixed order; the last batch may be short."""
+        """Over all processes every validation image once, in a fixed order; the last of `val_steps` may be short.
+
+        A process that has no part in the last batch gets one batch less.
+        """
         size = self._val_batch_size
-        index = [np.arange(at, min(at + size, self.val_images)) for at in range(0, self.val_images, size)]
-        return self._batches(partial(_val_batch, self._source), index)
+        index = [self._part(np.arange(at, min(at + size, self.val_images))) for at in range(0, self.val_images, size)]
+        return self._batches(partial(_val_batch, self._source), [part for part in index if len(part)])
 
     def close(self) -> None:
         """Ends the worker processes of every iterator that is still running."""
         for batches in list(self._running):
             batches.close()
+
+    def _part(self, index: Index) -> Index:
+        first, end = (len(index) * rank // self._world_size for rank in (self._rank, self._rank + 1))
+        return index[first:end]
 
     def _batches(self, make: Callable[[Index], Batch], index: Sequence[Index]) -> Iterator[Batch]:
         if not self._workers or not index:

@@ -1,94 +1,72 @@
-"""Executes one run in its folder; called again after anything, it does only what is missing."""
+"""Executes one run in its folder; called again after anything, it does only what is missing.
+
+A run of several processes is executed by all of them at once. Process 0 alone holds the lease and writes; it tells
+the others whether to go on, and all of them save and stop at the same steps.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import signal
-import socket
 import threading
 import time
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from sqzlab.data.open import open_data
-from sqzlab.data.order import permutation
-from sqzlab.errors import ConfigError, UnavailableError
-from sqzlab.networks.cost import measure
-from sqzlab.run import CONFIG, CORRECT, EPOCHS, FAILURE, METRICS, PROGRESS, Run
+from sqzlab.errors import ConfigError
+from sqzlab.run import CHECKPOINT, CONFIG, FAILURE, METRICS, PROGRESS, Run
 from sqzlab.runs import checkpoint
+from sqzlab.runs.failure import failure, told
 from sqzlab.runs.files import read_json
 from sqzlab.runs.lease import BusyError, Lease, LeaseLostError
-from sqzlab.runs.provenance import Provenance, timestamp
+from sqzlab.runs.provenance import timestamp
+from sqzlab.runs.record import Record
+from sqzlab.runs.stop import StopFlag
+from sqzlab.training.inductor import kernels_in
+from sqzlab.training.meeting import LeftError
 from sqzlab.training.trainer import Evaluation, Trainer
+from sqzlab.training.world import Agreement, PeerFailedError, World, joined
 
 Outcome = Literal["done", "interrupted", "busy", "lost"]
 BEAT_S = 1.0
-
-
-class StopFlag:
-    """Set by a signal, read at the next step boundary: nothing is saved inside a signal handler."""
-
-    def __init__(self, after_steps: int | None = None) -> None:
-        self.after_steps = after_steps  # stops by itself after so many steps of this process
-        self.why: str | None = None
-
-    def set(self, why: str) -> None:
-        self.why = self.why or why
-
-    @contextmanager
-    def on_signals(self, *numbers: signal.Signals) -> Iterator[StopFlag]:
-        """Sets the flag on these signals; a second one acts as it did before."""
-        before = {number: signal.getsignal(number) for number in numbers}
-
-        def handle(number: int, _frame: object) -> None:
-            self.set(signal.Signals(number).name)
-            signal.signal(number, before[signal.Signals(number)])
-
-        for number in numbers:
-            signal.signal(number, handle)
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+KERNELS = "inductor"  # of a study: what torch.compile made for any of its runs
 
 
 def execute(folder: Path, stop: StopFlag | None = None) -> Outcome:
     """Trains the run that `folder/config.json` describes, from its newest checkpoint, to `metrics.json`.
 
     Returns `done` (also where it was done before), `interrupted` (the flag was set; the state is saved), `busy`
-    (another process holds it) or `lost` (another process took it over). Anything else is recorded in
-    `failure.json` and raised. Raises ConfigError where config.json is missing or damaged.
+    (another process holds it) or `lost` (another process took it over); the same in every process of the run.
+    Anything else is recorded in `failure.json` and raised. Raises ConfigError where config.json is missing or damaged.
     """
-    if read_json(folder / METRICS) is not None:
-        return "done"
     try:
         run = Run.from_json(read_json(folder / CONFIG) or {})
     except (LookupError, ValueError):
-        raise ConfigError(f"{folder / CONFIG}: missing or damaged; launch the study again to renew it") from None
-    try:
-        lease = Lease.acquire(folder)
-    except BusyError:
-        return "busy"
-    try:
-        if read_json(folder / METRICS) is not None:  # finished between the first look and the lease
-            lease.release()
+        if read_json(folder / METRICS) is not None:
             return "done"
-        outcome = _Execution(run, lease, stop or StopFlag()).carry_out()
-        lease.release()
+        raise ConfigError(f"{folder / CONFIG}: missing or damaged; launch the study again to renew it") from None
+    world_size = run.config.train.world_size
+    world = World.here() if world_size > 1 else World()
+    claimed = _claim(folder) if world.rank == 0 else None
+    if isinstance(claimed, str) and (world.size == 1 or world.size != world_size):
+        return claimed  # nobody waits to be told
+    lease, verdict = (claimed, None) if isinstance(claimed, Lease) else (None, claimed)
+    try:
+        execution = _Execution(run, folder, Record(run, lease) if lease else None, world, stop or StopFlag())
+        outcome = execution.carry_out(verdict)
+        if lease:
+            lease.release()
         return outcome
     except LeaseLostError:
         return "lost"
     except Exception as error:
+        if isinstance(error, PeerFailedError) and error.kind == LeaseLostError.__name__:
+            return "lost"
+        if lease is None:
+            raise
         try:
             lease.write_json(FAILURE, failure(error))
             lease.release()
@@ -99,13 +77,22 @@ def execute(folder: Path, stop: StopFlag | None = None) -> Outcome:
         raise
 
 
-def failure(error: BaseException) -> dict[str, Any]:
-    return {
-        "error": _told(error),
-        "traceback": traceback.format_exc(),
-        "time": timestamp(),
-        "host": socket.gethostname(),
-    }
+def _claim(folder: Path) -> Lease | Literal["done", "busy"]:
+    """The lease on what is left to do, or why there is none."""
+    if read_json(folder / METRICS) is not None:
+        return "done"
+    try:
+        lease = Lease.acquire(folder)
+    except BusyError:
+        return "busy"
+    if read_json(folder / METRICS) is not None:  # finished between the first look and the lease
+        lease.release()
+        return "done"
+    return lease
+
+
+class _StoppedError(Exception):
+    """All processes have agreed to stop between two batches of an evaluation."""
 
 
 @dataclass
@@ -113,49 +100,79 @@ class _Execution:
     """One process's share in a run: from its newest checkpoint to its end or to the stop flag."""
 
     run: Run
-    lease: Lease
+    folder: Path
+    record: Record | None  # of process 0
+    world: World
     stop: StopFlag
-    epochs: list[dict[str, Any]] = field(default_factory=list)  # the lines of epochs.jsonl, also in every checkpoint
+    trainer: Trainer | None = field(default=None, init=False)
 
-    def carry_out(self) -> Outcome:
-        config = self.run.config
-        with _Heartbeat(self.lease) as heartbeat:  # from the start: listing a data set may outlast a silent lease
-            device = _device(config.train.device)
-            data = open_data(config.data, batch_size=config.train.batch_size, seed=config.seed)
+    def __post_init__(self) -> None:
+        self.agreement = Agreement(self.world)
+        self.heartbeat = _Heartbeat(self.record.lease if self.record else None)
+
+    def carry_out(self, verdict: Outcome | None) -> Outcome:
+        """What process 0 says, where it says so at once; else trains. The last word is process 0's too."""
+        train = self.run.config.train
+        with self.heartbeat:  # from the start: listing a data set may outlast a silent lease
             try:
-                trainer = Trainer(config, data, device)
-                initial_weights = trainer.shared_weights_digest()
-                if (state := checkpoint.load(self.lease, config.digest())) is not None:
-                    trainer.load_state(state)
-                    self.epochs = state["epochs"]
-                self._begin(trainer)
-                heartbeat.follow(trainer)
-                evaluation = self._train_or_tell(trainer, heartbeat)
-            finally:
-                data.close()
-        if evaluation is None:
-            self.provenance.ended(trainer.step, f"interrupted: {self.stop.why}")
-            return "interrupted"
-        self._finish(trainer, evaluation, initial_weights)
-        return "done"
+                device = self.world.device(train.device)
+                with (
+                    kernels_in(self.folder.parent / KERNELS),
+                    joined(self.world, train.world_size, device, self.run.run_id, lambda: self.stop.why is not None),
+                ):
+                    verdict = self.world.tell(verdict)
+                    return self.world.tell(self._go_on(device)) if verdict is None else verdict
+            except LeftError:
+                return "interrupted"
+            except LeaseLostError:
+                raise
+            except Exception as error:
+                if self.record and self.trainer:
+                    with suppress(OSError):  # a full disk
+                        self.record.ended(self.trainer.step, f"failed: {told(error)}")
+                raise
 
-    def _begin(self, trainer: Trainer) -> None:
-        """Opens this process's segment; what stands beyond the loaded state is taken back."""
-        self.lease.write(EPOCHS, lambda file: file.writelines(map(_line, self.epochs)))
-        self.provenance = Provenance(self.lease, trainer.step)
-        with self.lease.held():
-            (self.lease.folder / FAILURE).unlink(missing_ok=True)
-
-    def _train_or_tell(self, trainer: Trainer, heartbeat: _Heartbeat) -> Evaluation | None:
-        """`_train`, and an error's place in the segment that it ends."""
+    def _go_on(self, device: torch.device) -> Outcome:
+        config, record, world = self.run.config, self.record, self.world
+        data = open_data(
+            config.data,
+            batch_size=config.train.batch_size,
+            seed=config.seed,
+            rank=world.rank,
+            world_size=world.size,
+        )
         try:
-            return self._train(trainer, heartbeat)
-        except Exception as error:
-            with suppress(OSError):  # a full disk
-                self.provenance.ended(trainer.step, f"failed: {_told(error)}")
-            raise
+            trainer = Trainer(config, data, device, world)
+            initial_weights = trainer.shared_weights_digest()
+            if (state := self._saved_state()) is not None:
+                trainer.load_state(state)
+            if record:
+                record.begin(trainer.step)
+            self.trainer = trainer
+            self.heartbeat.follow(trainer)
+            evaluation = self._train(trainer)
+        finally:
+            data.close()
+        self.heartbeat.end()
+        if record and evaluation is None:
+            record.ended(trainer.step, f"interrupted: {self.stop.why}")
+        elif record and evaluation is not None:
+            record.finish(trainer, evaluation, initial_weights)
+        return "interrupted" if evaluation is None else "done"
 
-    def _train(self, trainer: Trainer, heartbeat: _Heartbeat) -> Evaluation | None:
+    def _saved_state(self) -> dict[str, Any] | None:
+        """The state to go on from: process 0 chooses the checkpoint and says of which step, all read that file."""
+        state = self.record.load() if self.record else None
+        step = self.world.tell(state and state["step"])
+        if self.record or step is None:
+            return state
+        path = self.folder / CHECKPOINT
+        state = checkpoint.read(path, self.run.config.digest())
+        if state is None or state["step"] != step:
+            raise RuntimeError(f"process {self.world.rank} does not find step {step} in {path}")
+        return state
+
+    def _train(self, trainer: Trainer) -> Evaluation | None:
         """The last epoch's evaluation, or None where the flag stopped the run before it.
 
         The state is saved within an epoch when it is due and after its last step, before it is evaluated: whatever
@@ -164,103 +181,82 @@ class _Execution:
         train, first = self.run.config.train, trainer.step
         evaluation = None
         while trainer.epoch < train.epochs:
-            saved, saved_at = trainer.step, time.monotonic()
+            saved = asked = trainer.step
+            asked_at = time.monotonic()
             began, begin_step, begin_s = time.perf_counter(), trainer.step, trainer.train_s
             for _ in trainer.train_epoch():
-                heartbeat.check()
                 if self.stop.after_steps is not None and trainer.step - first >= self.stop.after_steps:
                     self.stop.set(f"after {self.stop.after_steps} steps, as asked")
-                due = time.monotonic() - saved_at > train.checkpoint_s
-                due |= train.checkpoint_steps is not None and trainer.step - saved >= train.checkpoint_steps
-                if due or self.stop.why:
+                due = time.monotonic() - asked_at > train.checkpoint_s
+                due |= train.checkpoint_steps is not None and trainer.step - asked >= train.checkpoint_steps
+                if due:
+                    asked, asked_at = trainer.step, time.monotonic()
+                stop, save = self._agree(save=due)
+                if stop or save:
                     self._save(trainer)
-                    saved, saved_at = trainer.step, time.monotonic()
-                if self.stop.why:
+                    saved, asked_at = trainer.step, time.monotonic()
+                if stop:
                     return None
             if saved != trainer.step:
                 self._save(trainer)
             images, seconds = (trainer.step - begin_step) * train.batch_size, trainer.train_s - begin_s
-            evaluation = self._close_epoch(trainer, began, images / seconds if images else None)
+            try:
+                evaluation = self._close_epoch(trainer, began, images / seconds if images else None)
+            except _StoppedError:
+                return None
+        self.agreement.end()
         return evaluation
+
+    def _agree(self, *, save: bool) -> tuple[bool, bool]:
+        """Whether all processes now (stop, save)."""
+        self.heartbeat.check()
+        agreed = self.agreement.reached(stop=self.stop.why is not None, save=save)
+        if agreed[0]:
+            self.stop.set("another process of this run was told to")
+        return agreed
 
     def _save(self, trainer: Trainer) -> None:
         trainer.check_finite()
-        checkpoint.save(self.lease, self.run.config.digest(), {**trainer.state(), "epochs": self.epochs})
-        self.provenance.reached(trainer.step)
+        state = trainer.state()
+        if self.record:
+            self.record.save(state)
 
     def _close_epoch(self, trainer: Trainer, began: float, images_per_s: float | None) -> Evaluation:
-        """Evaluates and appends the epoch's line; its speed and seconds are those of this process."""
-        train_loss, train_top1 = trainer.close_epoch()
-        evaluation = trainer.evaluate()
-        closed = {
-            "epoch": trainer.epoch,
-            "step": trainer.step,
-            "lr": trainer.optimizer.param_groups[0]["lr"],
-            "train_loss": train_loss,
-            "train_top1": train_top1,
-            "val_loss": evaluation.loss,
-            "top1": float(evaluation.top1.mean()),
-            "top5": float(evaluation.top5.mean()),
-            "images_per_s": images_per_s,
-            "time_s": time.perf_counter() - began,
-        }
-        self.epochs.append(closed)
-        self.lease.append(EPOCHS, _line(closed))
-        return evaluation
+        """Evaluates and appends the epoch's line; its speed and seconds are those of this process.
 
-    def _finish(self, trainer: Trainer, evaluation: Evaluation, initial_weights: str) -> None:
-        """Writes the per-image outcomes, then the metrics, which make the run done."""
-        config, folder = self.run.config, self.lease.folder
-        model, data, train = config.model, config.data, config.train
-        top1, top5 = np.packbits(evaluation.top1), np.packbits(evaluation.top5)
-        order, n = np.array(trainer.data.order_hash), np.array(len(evaluation.top1))
-        self.lease.write(CORRECT, lambda file: np.savez_compressed(file, top1=top1, top5=top5, n=n, order_hash=order))
-        self.provenance.ended(trainer.step, "done")
-        cost = measure(model)
-        order_of_first_epoch = permutation(config.seed, 0, data.train_images)
-        metrics = {
-            "run_id": self.run.run_id,
-            "study": self.run.study,
-            "profile": self.run.profile,
-            "cell": dict(self.run.cell),
-            "backbone": model.backbone,
-            "squeeze": model.squeeze,
-            "reduction": model.reduction,
-            "fc_bias": model.fc_bias,
-            "seed": config.seed,
-            **{key: self.epochs[-1][key] for key in ("top1", "top5", "val_loss", "train_loss")},
-            "epochs": train.epochs,
-            "steps": trainer.step,
-            "batch_size": train.batch_size,
-            "params": cost.params,
-            "macs": cost.macs,
-            "train_images_per_s": trainer.step * train.batch_size / trainer.train_s,
-            "time_s": sum(_seconds(segment) for segment in self.provenance.values["segments"]),
-            "data": data.name,
-            "classes": data.classes,
-            "train_images": data.train_images,
-            "val_images": len(evaluation.top1),
-            "recipe": train.recipe,
-            "precision": train.precision,
-            "device": train.device,
-            "gpu": self.provenance.values["gpu"],
-            "git_commit": self.provenance.values["git_commit"],
-            "git_dirty": self.provenance.values["git_dirty"],
-            "torch": torch.__version__,
-            "initial_weights": initial_weights,
-            "data_order": hashlib.sha256(order_of_first_epoch.tobytes()).hexdigest()[:16],
-        }
-        self.lease.write_json(METRICS, metrics)
-        checkpoint.drop_previous(self.lease)
-        with self.lease.held():
-            (folder / FAILURE).unlink(missing_ok=True)
-            (folder / PROGRESS).unlink(missing_ok=True)
+        Raises _StoppedError between two batches: the state before the evaluation is saved.
+        """
+
+        def between() -> None:
+            if self._agree(save=False)[0]:
+                raise _StoppedError
+
+        train_loss, train_top1 = trainer.close_epoch()
+        evaluation = trainer.evaluate(between)
+        if self.record:
+            closed = {
+                "epoch": trainer.epoch,
+                "step": trainer.step,
+                "lr": trainer.optimizer.param_groups[0]["lr"],
+                "train_loss": train_loss,
+                "train_top1": train_top1,
+                "val_loss": evaluation.loss,
+                "top1": float(evaluation.top1.mean()),
+                "top5": float(evaluation.top5.mean()),
+                "images_per_s": images_per_s,
+                "time_s": time.perf_counter() - began,
+            }
+            self.record.close_epoch(closed)
+        return evaluation
 
 
 class _Heartbeat:
-    """A thread that says every second that the holder lives and, once it follows a trainer, how far it is."""
+    """A thread that says every second that the holder lives and, once it follows a trainer, how far it is.
 
-    def __init__(self, lease: Lease) -> None:
+    Without a lease it does nothing.
+    """
+
+    def __init__(self, lease: Lease | None) -> None:
         self.lease = lease
         self.trainer: Trainer | None = None
         self.error: Exception | None = None
@@ -276,6 +272,9 @@ class _Heartbeat:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
         self.ended.set()
         self.thread.join()
 
@@ -285,20 +284,22 @@ class _Heartbeat:
             raise self.error
 
     def _beat(self) -> None:
+        if self.lease is None:
+            return
         try:
             while True:
-                self._tell()
+                self._tell(self.lease)
                 if self.ended.wait(BEAT_S):
                     return
         except Exception as error:
             self.error = error
 
-    def _tell(self) -> None:
-        self.lease.beat()
+    def _tell(self, lease: Lease) -> None:
+        lease.beat()
         if (trainer := self.trainer) is None:
             return
         seconds, steps = time.monotonic() - self.began, trainer.step - self.first
-        told = {
+        progress = {
             "step": trainer.step,
             "steps": trainer.steps,
             "epoch": trainer.epoch,
@@ -307,24 +308,4 @@ class _Heartbeat:
             "eta_s": seconds / steps * (trainer.steps - trainer.step) if steps else None,
             "updated": timestamp(),
         }
-        self.lease.write_json(PROGRESS, told, durable=False)
-
-
-def _line(closed: dict[str, Any]) -> bytes:
-    return (json.dumps(closed, allow_nan=False) + "\n").encode()
-
-
-def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
-def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UnavailableError(f"the run asks for a GPU and {socket.gethostname()} has none that can be used")
-    return torch.device(name)
-
-
-def _seconds(segment: dict[str, Any]) -> float:
-    if segment["end"] is None:
-        return 0.0
-    return (datetime.fromisoformat(segment["end"]) - datetime.fromisoformat(segment["start"])).total_seconds()
+        lease.write_json(PROGRESS, progress, durable=False)

@@ -1,8 +1,9 @@
 """One writer for a run folder: a lease with a heartbeat and a fencing token.
 
 The holder touches `lease.json` every few seconds. A lease may be taken over once its process is gone (same host) or
-its heartbeat is older than `TTL_S`. Every take-over raises the token, and every write checks the token under a
-lock: a writer that was stopped past its lease and wakes up is told so at its next write and writes nothing.
+its heartbeat is older than `TTL_S`; a job that Slurm has started again takes it from its former start at once. Every
+take-over raises the token, and every write checks the token under a lock: a writer that was stopped past its lease
+and wakes up is told so at its next write and writes nothing.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Lease:
         """Takes the folder, or raises BusyError where a live process holds it."""
         with _lock(folder, LOCK_WAIT_S):
             held = read_json(folder / LEASE) or {}
-            if not expired(folder, held, ttl_s):
+            if not expired(folder, held, ttl_s) and not _former_start(held):
                 raise BusyError(held)
             lease = cls(folder, int(held.get("token", 0)) + 1, ttl_s)
             write_json(folder / LEASE, {"token": lease.token, **_this_process()})
@@ -107,7 +108,7 @@ def expired(folder: Path, held: dict[str, Any], ttl_s: float = TTL_S) -> bool:
         beaten = (folder / LEASE).stat().st_mtime
     except FileNotFoundError:
         return True
-    if _now(folder) - beaten > ttl_s:
+    if now(folder) - beaten > ttl_s:
         return True
     this = _this_process()
     if (held.get("host"), held.get("boot")) != (this["host"], this["boot"]):
@@ -115,7 +116,7 @@ def expired(folder: Path, held: dict[str, Any], ttl_s: float = TTL_S) -> bool:
     return _started(int(held.get("pid", 0))) != held.get("started")
 
 
-def _now(folder: Path) -> float:
+def now(folder: Path) -> float:
     """The file system's own clock: that of another node may be off. The reader's clock where it cannot write."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -131,8 +132,26 @@ def _this_process() -> dict[str, Any]:
         "boot": boot.read_text().strip() if boot.exists() else "",
         "pid": os.getpid(),
         "started": _started(os.getpid()),
-        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        **_this_job(),
     }
+
+
+def _this_job() -> dict[str, Any]:
+    return {
+        "slurm_cluster": os.environ.get("SLURM_CLUSTER_NAME"),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "restart": int(os.environ.get("SLURM_RESTART_COUNT", "0")),
+    }
+
+
+def _former_start(held: dict[str, Any]) -> bool:
+    """Whether the holder is an earlier start of the Slurm job that this process belongs to.
+
+    Slurm has given it up, but a node whose daemon died lets it run on; the token keeps it from writing.
+    """
+    this = _this_job()
+    same = all(held.get(key) == this[key] for key in ("slurm_cluster", "slurm_job"))
+    return this["slurm_job"] is not None and same and int(held.get("restart", 0)) < int(this["restart"])
 
 
 def _started(pid: int) -> str | None:

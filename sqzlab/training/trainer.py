@@ -2,6 +2,10 @@
 
 A `Trainer` knows nothing of folders, leases or signals. Its state after k steps depends only on the configuration
 and k, so a run that is saved, killed and loaded ends with the bits of the run that was not.
+
+In a world of several, each process trains with its part of every batch, and gradients are averaged over them
+(DistributedDataParallel). BatchNorm then sees a process's part only, and what is saved and evaluated with are the
+running statistics of process 0; `sync_batch_norm` makes both those of the whole batch.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,6 +32,8 @@ from sqzlab.networks.random_squeeze import set_random_keys
 from sqzlab.networks.resnet import build
 from sqzlab.training.optimizer import make_optimizer
 from sqzlab.training.schedule import learning_rate
+from sqzlab.training.sync_batch_norm import synchronise
+from sqzlab.training.world import World
 
 TRAIN, VAL = 0, 1  # the split's number in the keys of `random`
 
@@ -44,27 +52,37 @@ class Evaluation:
 
 
 class Trainer:
-    """One network, its optimiser and its position in the run."""
+    """One network, its optimiser and its position in the run.
 
-    def __init__(self, config: Config, data: Data, device: torch.device) -> None:
+    In a world of several, every method but the digest is for all processes to call, in the same order.
+    """
+
+    def __init__(self, config: Config, data: Data, device: torch.device, world: World | None = None) -> None:
         train = config.train
-        self.config, self.data, self.device = config, data, device
+        self.config, self.data, self.device, self.world = config, data, device, world or World()
         set_numerics(config)
-        self.model = build(config.model, seed=config.seed, init=train.init).to(device)
+        self.dtype = torch.float64 if train.precision == "fp64" else torch.float32
+        self.model = build(config.model, seed=config.seed, init=train.init).to(device, self.dtype)
+        if train.sync_batch_norm:
+            synchronise(self.model, self.world)
         if train.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
-        self.network: Callable[[Tensor], Tensor] = self.model
+        self.network: nn.Module = self.model
         if train.compile:  # static: else a graph, and with it the bits, depends on the shapes that came before it
             torch.compiler.reset()  # past its recompile limit, a process would go on uncompiled without a word
-            self.network = torch.compile(self.model, dynamic=False)
+            self.network = torch.compile(self.model, dynamic=False)  # type: ignore[assignment]
         self.optimizer = make_optimizer(self.model, train)
-        self.mean = 255 * torch.tensor(data.mean, device=device).view(1, 3, 1, 1)
-        self.std = 255 * torch.tensor(data.std, device=device).view(1, 3, 1, 1)
+        self.mean = 255 * torch.tensor(data.mean, dtype=self.dtype, device=device).view(1, 3, 1, 1)
+        self.std = 255 * torch.tensor(data.std, dtype=self.dtype, device=device).view(1, 3, 1, 1)
         self.steps_per_epoch = min(data.steps_per_epoch, train.limit_batches or data.steps_per_epoch)
+        self.val_steps = min(data.val_steps, train.limit_batches or data.val_steps)
         self.steps = train.epochs * self.steps_per_epoch
         self.step = self.epoch = 0  # steps done; epochs closed, so also the number of the current one
-        self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss and correct images of this epoch
+        self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # this process's loss and correct images so far
         self.train_s = 0.0  # seconds in training steps and their loading, over all segments of the run
+        self.trained = self.network
+        if self.world.size > 1:
+            self._share_gradients()
 
     # ---- training ------------------------------------------------------------------------------
 
@@ -87,7 +105,7 @@ class Trainer:
         train = self.config.train
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(train, self.step, self.steps_per_epoch)
-        logits, labels = self._predict(batch, TRAIN)  # (N, classes), (N,)
+        logits, labels = self._predict(self.trained, batch, TRAIN)  # (N, classes), (N,)
         loss = F.cross_entropy(logits, labels, label_smoothing=train.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -102,57 +120,96 @@ class Trainer:
         """Mean training loss and top-1 fraction of the epoch whose steps are all done; the next one begins."""
         self.check_finite()
         images = self.steps_per_epoch * self.config.train.batch_size
-        loss, correct = (self.sums / images).tolist()
+        loss, correct = (self.world.sum(self.sums.clone()) / images).tolist()
         self.sums.zero_()
         self.epoch += 1
         return loss, correct
 
     def check_finite(self) -> None:
         """Raises DivergedError where the loss has left the finite numbers."""
-        if not math.isfinite(float(self.sums[0])):
+        if not math.isfinite(float(self.world.sum(self.sums[:1].clone()))):
             raise DivergedError(f"the training loss is not finite at step {self.step} (epoch {self.epoch + 1})")
 
     # ---- evaluation ----------------------------------------------------------------------------
 
     @torch.no_grad()
-    def evaluate(self) -> Evaluation:
-        """Loss and correctness on the validation set. A tie with the label's logit counts as a miss."""
-        self.model.eval()
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        ranks = []
-        for batch in islice(self.data.val_batches(), self.config.train.limit_batches):
-            logits, labels = self._predict(batch, VAL)
-            total += F.cross_entropy(logits, labels, reduction="sum").double()
-            own = logits.gather(1, labels[:, None])
-            ranks.append((logits >= own).sum(1))  # (N,), 1 where the label leads
-        rank = torch.cat(ranks).cpu().numpy()
-        loss = float(total) / len(rank)
-        if not math.isfinite(loss):
-            raise DivergedError(f"the validation loss is not finite after {self.step} steps")
-        return Evaluation(loss, rank <= 1, rank <= 5)
+    def evaluate(self, between: Callable[[], None] = lambda: None) -> Evaluation:
+        """Loss and correctness on the validation set. A tie with the label's logit counts as a miss.
 
-    def _predict(self, batch: Batch, split: int) -> tuple[Tensor, Tensor]:
-        """Float32 logits (N, classes) and labels (N,) on the device."""
+        `between` is called before every batch, and equally often in every process; what it raises ends the evaluation.
+        """
+        self.model.eval()
+        if self.world.size > 1:
+            for buffer in self.model.buffers():
+                dist.broadcast(buffer, 0)
+        sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss, images
+        place = torch.zeros(self.data.val_images, dtype=torch.int64, device=self.device)
+        batches = self.data.val_batches()
+        for _ in range(self.val_steps):
+            between()
+            if (batch := next(batches, None)) is None:  # no part in the last one
+                continue
+            logits, labels = self._predict(self.network, batch, VAL)
+            loss = F.cross_entropy(logits, labels, reduction="sum").double()
+            sums += torch.stack([loss, torch.full_like(loss, len(labels))])
+            own = logits.gather(1, labels[:, None])
+            place[batch.index.to(self.device)] = (logits >= own).sum(1)  # (N,), 1 where the label leads
+        total, images = self.world.sum(sums).tolist()
+        label_place = self.world.sum(place)[: int(images)].cpu().numpy()  # each image was one process's
+        mean_loss = total / images
+        if not math.isfinite(mean_loss):
+            raise DivergedError(f"the validation loss is not finite after {self.step} steps")
+        return Evaluation(mean_loss, label_place <= 1, label_place <= 5)
+
+    def _predict(self, network: nn.Module, batch: Batch, split: int) -> tuple[Tensor, Tensor]:
+        """Logits (N, classes) in float32 (or 64) and labels (N,) on the device."""
         train = self.config.train
         images = batch.images.to(self.device, non_blocking=True)
         labels = batch.labels.to(self.device, non_blocking=True)
-        images = (images.float() - self.mean) / self.std
+        images = (images.to(self.dtype) - self.mean) / self.std
         if train.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         set_random_keys(self.model, seed=self.config.seed, split=split, epoch=self.epoch, image_index=batch.index)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bf16"):
-            logits = self.network(images)
-        return logits.float(), labels
+            logits = network(images)
+        return logits.to(self.dtype), labels
+
+    # ---- several processes ---------------------------------------------------------------------
+
+    def _share_gradients(self) -> None:
+        """Averages the gradients of every backward from now on, in buckets laid out once and for all.
+
+        After its first backward DDP lays its buckets out anew, in the order in which the gradients came, and sums
+        depend on the layout: without a backward for nothing here, a resumed run would differ from one that was not.
+        The compiled network is inside DDP: one graph, all of whose gradients come at its end.
+        """
+        config = self.config
+        device_ids = [self.device] if self.device.type == "cuda" else None
+        self.trained = nn.parallel.DistributedDataParallel(
+            self.network, device_ids=device_ids, gradient_as_bucket_view=True
+        )
+        before = [buffer.clone() for buffer in self.model.buffers()]
+        n, size = config.train.batch_size // self.world.size, config.data.image_size
+        nothing = Batch(torch.zeros(n, 3, size, size, dtype=torch.uint8), torch.zeros(n).long(), torch.arange(n))
+        logits, labels = self._predict(self.trained, nothing, TRAIN)
+        with warnings.catch_warnings():  # told once a process: the strides of dimensions of size 1, which mean nothing
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+            F.cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
+        self.optimizer.zero_grad(set_to_none=True)
+        for buffer, value in zip(self.model.buffers(), before, strict=True):
+            buffer.copy_(value)
 
     # ---- state ---------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
+        """All that a resumed run needs, whatever its world; process 0's is the one to save."""
+        sums = self.world.gather(self.sums)  # (size, 2): each process's own, so that resuming changes no sum
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "epoch": self.epoch,
-            "sums": self.sums,
+            "sums": sums if self.world.size > 1 else self.sums,
             "train_s": self.train_s,
         }
 
@@ -160,7 +217,11 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.epoch, self.train_s = state["step"], state["epoch"], state["train_s"]
-        self.sums.copy_(state["sums"])
+        sums = state["sums"].view(-1, 2)
+        if len(sums) == self.world.size:
+            self.sums.copy_(sums[self.world.rank])
+        else:
+            self.sums.copy_(sums.sum(0) * (self.world.rank == 0))
 
     def shared_weights_digest(self) -> str:
         """SHA-256 over the weights that every arm has (all outside the SE blocks), in the order of their names."""

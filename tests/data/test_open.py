@@ -1,3 +1,5 @@
+from itertools import islice, zip_longest
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,24 @@ def test_every_validation_image_comes_once_in_order(name, config_of, same):
     assert torch.cat([b.index for b in batches]).tolist() == list(range(data.val_images))
     assert all(len(b.index) == 3 for b in batches[:-1])
     same(batches, data.val_batches())
+
+
+@pytest.mark.parametrize("name", OPENED)
+@pytest.mark.parametrize("size", [2, 3])
+def test_the_parts_of_several_processes_are_the_batches_of_one(name, size, config_of):
+    whole = open_data(config_of(name), batch_size=6, seed=0, val_batch_size=4)
+    parts = [
+        open_data(config_of(name), batch_size=6, seed=0, val_batch_size=4, rank=rank, world_size=size)
+        for rank in range(size)
+    ]
+    assert {part.steps_per_epoch for part in parts} == {whole.steps_per_epoch}
+    assert {part.val_steps for part in parts} == {whole.val_steps} == {len(list(whole.val_batches()))}
+    for of in (lambda data: islice(data.train_batches(1), 3), lambda data: data.val_batches()):
+        for batch, *shares in zip_longest(of(whole), *(of(part) for part in parts)):
+            shares = [share for share in shares if share is not None]
+            assert max(len(share.index) for share in shares) - min(len(share.index) for share in shares) <= 1
+            for field in ("images", "labels", "index"):
+                assert torch.equal(torch.cat([getattr(share, field) for share in shares]), getattr(batch, field))
 
 
 @pytest.mark.parametrize("name", OPENED)

@@ -145,6 +145,16 @@ def test_workers_ignore_interrupts_and_end_on_sigterm(opened):
     batches.close()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT])
+def test_workers_do_not_hear_the_signals_that_others_send_to_the_whole_job(opened, same, number):
+    data = opened()
+    batches = data.train_batches(0)
+    first, pids = next(batches), workers_now()
+    subprocess.run(["kill", f"-{number.value}", *map(str, pids)], check=True)
+    same([first, *batches], opened(workers=0).train_batches(0))
+    assert gone(pids)
+
+
 TRAINER = """
 import multiprocessing, signal, sys, time
 from sqzlab.config import DataConfig

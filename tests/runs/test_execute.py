@@ -6,52 +6,29 @@ import json
 import os
 import random
 import signal
+import socket
 import time
+from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from same_result import assert_same_result, segments
 from small_runs import MakeRun, execute_to_end, executing, lines, stop, wait_for
 
-from sqzlab.data.open import open_data
+from sqzlab.data.open import Batch, open_data
 from sqzlab.errors import ConfigError, UnavailableError
 from sqzlab.launching.status import State, status_of
-from sqzlab.run import CHECKPOINT, CONFIG, CORRECT, EPOCHS, FAILURE, LEASE, METRICS, PREVIOUS_CHECKPOINT, PROVENANCE
-from sqzlab.runs.execute import StopFlag, execute
+from sqzlab.run import CHECKPOINT, CONFIG, EPOCHS, FAILURE, LEASE, METRICS, PREVIOUS_CHECKPOINT, PROVENANCE
+from sqzlab.runs.execute import execute
 from sqzlab.runs.files import read_json, write_json
+from sqzlab.runs.stop import StopFlag
 from sqzlab.training.trainer import DivergedError
 
-TIMINGS = {"train_images_per_s", "time_s", "images_per_s"}
 INTERVAL = 3  # steps between checkpoints of the small runs
-
-
-def untimed(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in TIMINGS}
-
-
-def assert_same_result(folder: Path, other: Path) -> None:
-    """Equal metrics, epochs, per-image outcomes, weights and momentum, to the last bit."""
-    metrics, others = read_json(folder / METRICS), read_json(other / METRICS)
-    assert metrics is not None
-    assert others is not None
-    assert untimed(metrics) == untimed(others)
-    assert [untimed(line) for line in lines(folder / EPOCHS)] == [untimed(line) for line in lines(other / EPOCHS)]
-    with np.load(folder / CORRECT) as mine, np.load(other / CORRECT) as theirs:
-        assert set(mine) == set(theirs)
-        for key in mine:
-            np.testing.assert_array_equal(mine[key], theirs[key])
-    mine, theirs = (torch.load(path / CHECKPOINT, weights_only=True) for path in (folder, other))
-    for name, value in mine["model"].items():
-        assert torch.equal(value, theirs["model"][name]), name
-    for key, state in mine["optimizer"]["state"].items():
-        assert torch.equal(state["momentum_buffer"], theirs["optimizer"]["state"][key]["momentum_buffer"])
-
-
-def segments(folder: Path) -> list[dict[str, Any]]:
-    return (read_json(folder / PROVENANCE) or {})["segments"]
 
 
 def repeated_steps(folder: Path) -> list[int]:
@@ -148,6 +125,54 @@ def test_on_sigterm_it_saves_at_the_next_step_and_repeats_nothing(
     assert execute_to_end(folder) == "done"
     assert repeated_steps(folder) == [0]
     assert_same_result(folder, reference(uninterrupted, make_run, "SP"))
+
+
+def test_told_to_stop_it_does_not_finish_the_evaluation_first(
+    uninterrupted: dict[str, Path], make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, flag = make_run("evaluating", "gap"), StopFlag()
+    evaluated = []
+
+    def opening(*arguments: Any, **how: Any) -> Any:
+        data = open_data(*arguments, **how)
+        val_batches = data.val_batches
+
+        def told_on_the_way() -> Iterator[Batch]:
+            for batch in val_batches():
+                evaluated.append(batch)
+                flag.set("SIGTERM")
+                yield batch
+
+        monkeypatch.setattr(data, "val_batches", told_on_the_way)
+        return data
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sqzlab.runs.execute.open_data", opening)
+        assert execute(folder, flag) == "interrupted"
+    assert len(evaluated) == 1
+    assert segments(folder)[-1]["last_step"] == 8
+    assert lines(folder / EPOCHS) == []
+    assert execute(folder) == "done"
+    assert_same_result(folder, reference(uninterrupted, make_run, "gap"))
+    assert repeated_steps(folder) == [0]
+
+
+def test_the_runs_of_a_study_share_compiled_kernels_and_the_process_keeps_its_own(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, seen = make_run(train__compile=True, train__epochs=2, train__limit_batches=1), set()
+
+    def backend(graph: Any, _inputs: list[Any]) -> Any:
+        seen.add((os.environ["TORCHINDUCTOR_CACHE_DIR"], os.environ["TRITON_CACHE_DIR"]))
+        return graph.forward
+
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    assert execute(folder) == "done"
+    torch.compiler.reset()
+    assert seen == {(str(folder.parent / "inductor"), str(folder.parent / "inductor" / "triton"))}
+    assert not {"TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"} & os.environ.keys()
 
 
 def test_a_done_run_returns_at_once_and_touches_nothing(make_run: MakeRun) -> None:
@@ -296,8 +321,6 @@ def test_a_run_says_that_it_lives_while_its_data_set_is_opened(
 
 
 def test_a_gpu_that_is_not_there_fails_the_run_and_names_the_node(make_run: MakeRun) -> None:
-    import socket
-
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     folder = make_run(train__device="cuda")

@@ -134,3 +134,28 @@ def test_of_many_at_once_one_gets_the_run(tmp_path: Path) -> None:
     ]
     said = sorted(process.communicate(timeout=60)[0].strip() for process in processes)
     assert said == ["busy"] * 5 + ["held"]
+
+
+@pytest.mark.parametrize(
+    ("job", "restart", "taken"),
+    [("7", "1", True), ("7", "0", False), ("8", "1", False), (None, "1", False)],
+    ids=["started again", "the same start", "another job", "no job"],
+)
+def test_a_job_that_slurm_has_started_again_takes_its_former_starts_lease_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str | None, restart: str, taken: bool
+) -> None:
+    monkeypatch.setenv("SLURM_CLUSTER_NAME", "test")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    former = Lease.acquire(tmp_path)  # its process, this one, lives on, as beside a dead daemon
+    monkeypatch.setenv("SLURM_RESTART_COUNT", restart)
+    monkeypatch.delenv("SLURM_JOB_ID")
+    if job is not None:
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+    if not taken:
+        with pytest.raises(BusyError):
+            Lease.acquire(tmp_path)
+        return
+    Lease.acquire(tmp_path).write_json("metrics.json", {"by": "the new start"})
+    with pytest.raises(LeaseLostError):
+        former.write_json("metrics.json", {"by": "the former start"})
+    assert read_json(tmp_path / "metrics.json") == {"by": "the new start"}

@@ -1,0 +1,29 @@
+"""Where compiled kernels are kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+INDUCTOR, TRITON = "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"
+
+
+@contextmanager
+def kernels_in(folder: Path) -> Iterator[None]:
+    """Within the block, torch's compiler keeps its kernels in `folder` and takes them from there.
+
+    A user's own setting of either variable wins. Both are put back at the end: torch sets the second by itself.
+    """
+    before = {name: os.environ.get(name) for name in (INDUCTOR, TRITON)}
+    if not any(before.values()):
+        os.environ[INDUCTOR], os.environ[TRITON] = str(folder), str(folder / "triton")
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

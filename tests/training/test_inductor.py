@@ -1,0 +1,35 @@
+"""Where compiled kernels go."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from sqzlab.training.inductor import kernels_in
+
+NAMES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+
+
+def test_torch_keeps_what_it_compiles_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    torch.compiler.reset()
+    with kernels_in(tmp_path / "kernels"):
+        assert torch.compile(lambda x: x.sin() + 1)(torch.zeros(3)).tolist() == [1, 1, 1]
+    torch.compiler.reset()
+    assert [path for path in (tmp_path / "kernels").rglob("*.py")]
+    assert not set(NAMES) & os.environ.keys()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_users_own_setting_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for other in NAMES:
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, "mine")
+    with kernels_in(tmp_path):
+        assert {key: os.environ.get(key) for key in NAMES} == {key: "mine" if key == name else None for key in NAMES}
+        os.environ.update(dict.fromkeys(NAMES, "torch set them both"))
+    assert {key: os.environ.get(key) for key in NAMES} == {key: "mine" if key == name else None for key in NAMES}
