@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from sqzlab.config import Config
@@ -37,7 +38,7 @@ class Run:
     cell: Mapping[str, Value]  # dotted axis to value; the same for all seeds of the cell
     config: Config
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         """`<backbone>-<squeeze>[-...what else differs]-s<seed>-<hash8>`, safe as a folder's and a job's name."""
         model = self.config.model

@@ -21,11 +21,16 @@ LAYERS = (  # lowest first; the parts of one layer do not import each other
     ("networks", "data", "study", "analysis"),
     ("training",),
     ("runs",),
+    ("slurm",),
     ("launching",),
     ("__main__",),
 )
 HEIGHT = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 WITH_TORCH = ("networks", "data", "training", "runs")
+FREE_AMONG_TORCH = {
+    *("sqzlab.data.fingerprint", "sqzlab.data.class_folders"),
+    *("sqzlab.runs.files", "sqzlab.runs.lease", "sqzlab.runs.code", "sqzlab.runs.stop"),
+}
 TORCH = {"torch", "torchvision", "timm"}
 
 
@@ -57,7 +62,7 @@ def _imports(module: str) -> Iterator[str]:
 
 def _torch_free(module: str) -> bool:
     """Whether a module must come without torch: all but what computes, and every package's `__init__`."""
-    if module in ("sqzlab.data.fingerprint", "sqzlab.data.class_folders") or module.endswith("__init__"):
+    if module in FREE_AMONG_TORCH or module.endswith("__init__"):
         return True
     return _part(module) not in WITH_TORCH and module not in ("sqzlab.launching.worker", "sqzlab.__main__")
 

@@ -87,3 +87,8 @@ class Display:
 
 def _name(run: Run) -> str:
     return f"{run.config.model.backbone} {arm(run)} s{run.config.seed}"
+
+
+def say(console: Console, text: str) -> None:
+    """A line that a terminal wraps, not we: it can be copied and searched."""
+    console.print(text, markup=False, soft_wrap=True)

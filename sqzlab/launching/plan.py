@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -15,12 +16,15 @@ from sqzlab.config import Config, ModelConfig
 from sqzlab.errors import ConfigError
 from sqzlab.launching.costs import Cost
 from sqzlab.launching.status import COLOURS, Status
-from sqzlab.run import CONFIG, FAILURE, METRICS, PLAN, Run
+from sqzlab.run import CONFIG, FAILURE, LEASE, METRICS, PLAN, Run
 from sqzlab.runs.files import read_json, write_json
+from sqzlab.runs.lease import expired
 from sqzlab.study.study import Study, parity_faults
 
 MOST_ROWS = 64
+WRITERS = 16  # on a shared file system each waits for its server
 DEBUG = {"epochs": 2, "limit_batches": 1, "batch_size": 8, "warmup_epochs": 0, "checkpoint_steps": 1}
+DEBUG |= {"world_size": 1, "sync_batch_norm": False}
 
 
 def debugged(run: Run, device: str) -> Run:
@@ -109,17 +113,24 @@ def write_plan(study: Study, folder: Path, costs: Mapping[ModelConfig, Cost]) ->
 def prepare(runs: Sequence[Run], folder: Path) -> None:
     """A folder with config.json for each run that is about to be executed, without a former failure.
 
-    Metrics that analysis could not use go too: they would make the run done.
+    Metrics that analysis could not use go too: they would make the run done. The folder of a run at work is left alone.
     """
-    for run in runs:
-        path = folder / run.run_id / CONFIG
-        path.parent.mkdir(exist_ok=True)
-        if read_json(path) != run.to_json():
-            write_json(path, run.to_json())
-        path.with_name(FAILURE).unlink(missing_ok=True)
-        metrics = path.with_name(METRICS)
-        if why_unusable(read_json(metrics), run.run_id) is not None:
-            metrics.unlink(missing_ok=True)
+    with ThreadPoolExecutor(WRITERS) as pool:
+        for _ in pool.map(lambda run: _prepare(run, folder), runs):
+            pass  # raises what a writer raised
+
+
+def _prepare(run: Run, folder: Path) -> None:
+    values = run.to_json()
+    path = folder / values["run_id"]
+    path.mkdir(exist_ok=True)
+    if not expired(path, read_json(path / LEASE) or {}):
+        return
+    if read_json(path / CONFIG) != values:
+        write_json(path / CONFIG, values, durable=False)  # thousands of runs; a lost one is written again
+    (path / FAILURE).unlink(missing_ok=True)
+    if why_unusable(read_json(path / METRICS), values["run_id"]) is not None:
+        (path / METRICS).unlink(missing_ok=True)
 
 
 # ---- tables ------------------------------------------------------------------------------------

@@ -17,11 +17,13 @@ import sklearn.datasets
 import torch
 
 from sqzlab.errors import SqzlabError
-from sqzlab.runs.execute import StopFlag, execute
+from sqzlab.runs.code import origin
+from sqzlab.runs.execute import execute
+from sqzlab.runs.stop import StopFlag
 
 LOG = "log.txt"
 GRACE_S = 20.0  # for a worker whose launcher is gone to reach a step boundary and save
-PRELOADED = (torch, sklearn.datasets)
+PRELOADED = (torch, sklearn.datasets, origin())  # origin: of the code as it was when it was imported
 
 
 def work(folder: Path, gpu: str | None, try_resuming: bool, told: Connection) -> None:

@@ -115,11 +115,12 @@ class _Execution:
         train = self.run.config.train
         with self.heartbeat:  # from the start: listing a data set may outlast a silent lease
             try:
-                device = self.world.device(train.device)
+                kind, stopped = torch.device(train.device), lambda: self.stop.why is not None
                 with (
                     kernels_in(self.folder.parent / KERNELS),
-                    joined(self.world, train.world_size, device, self.run.run_id, lambda: self.stop.why is not None),
+                    joined(self.world, train.world_size, kind, self.run.run_id, stopped),
                 ):
+                    device = self.world.device(train.device)  # one that is broken is told to all, and recorded
                     verdict = self.world.tell(verdict)
                     return self.world.tell(self._go_on(device)) if verdict is None else verdict
             except LeftError:

@@ -34,7 +34,7 @@ def take(study_folder: Path) -> Path:
     A copy that is there is compared byte for byte and mended file by file, which no process that uses it notices.
     Raises ConfigError where the path cannot stand in PYTHONPATH.
     """
-    home = study_folder.resolve() / "slurm" / "code"
+    home = study_folder.absolute() / "slurm" / "code"
     if os.pathsep in str(home):
         raise ConfigError(f"{str(home)!r}: jobs find their code through PYTHONPATH, which divides at {os.pathsep!r}")
     home.mkdir(parents=True, exist_ok=True)

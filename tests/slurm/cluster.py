@@ -2,6 +2,8 @@
 
     with Cluster(nodes=2, gpus=2) as cluster:
         subprocess.run(["sinfo"], env={**os.environ, **cluster.env})
+        cluster.kill_node("n1")
+        cluster.repair()
 
 By hand: `eval "$(python tests/slurm/cluster.py up)"`, later `python tests/slurm/cluster.py down`.
 Needs root on Debian or Ubuntu (a container will do: no systemd, no cgroups); missing packages are installed.
@@ -16,35 +18,30 @@ import argparse
 import contextlib
 import os
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PACKAGES = ("slurm-wlm", "munge")
-ACCOUNTING_PACKAGES = ("slurmdbd", "mariadb-server-core", "mariadb-client-core")
+from slurm_conf import Settings, write
+from slurm_packages import install, why_unavailable
+
 GUARD = Path(__file__).with_name("guard.py")
 
 
 class ClusterError(RuntimeError):
-    """The cluster did not start; the message ends with the last lines of the log."""
+    """The cluster did not start or did not do as told; the message ends with the last lines of a log."""
 
 
 @dataclass
-class Cluster:
+class Cluster(Settings):
     """Partition `gpu` (default; preempted by requeueing after `grace_s`) and `high`, both over all nodes n1, n2, ..."""
 
-    nodes: int = 2
-    gpus: int = 2  # a node; Slurm sets CUDA_VISIBLE_DEVICES, CUDA is not there
-    cpus: int = 8  # a node, claimed
-    accounting: bool = False  # with a database, hence sacct
-    grace_s: int = 5  # between SIGTERM and SIGKILL; Slurm looks every 30 s only, so it may take that much longer
-    user_signal: bool = False  # preemption sends the signal of `--signal` first
     env: dict[str, str] = field(default_factory=dict, init=False)  # what a client needs: SLURM_CONF
     _guard: subprocess.Popen[str] | None = field(default=None, init=False)
 
@@ -53,16 +50,15 @@ class Cluster:
 
         Raises ClusterError, or CalledProcessError where a package cannot be installed.
         """
-        if missing := _missing(self.accounting):
-            _apt("install", *missing)
+        install(self.accounting)
         folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # unix sockets allow 107 bytes of path
-        self._write(folder)
+        write(folder, self)
         command = [sys.executable, str(GUARD), str(folder), str(os.getpid() if attached else 0)]
         self._guard = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
         assert self._guard.stdout is not None
         if self._guard.stdout.readline() != "ready\n":
             said = self._guard.stdout.read()
-            self._guard.wait()
+            self.stop()
             raise ClusterError(said.strip() or "the guard ended")
         self.env["SLURM_CONF"] = str(folder / "slurm.conf")
 
@@ -82,167 +78,119 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _write(self, folder: Path) -> None:
-        """The configuration files, with ports that are free now."""
-        folder.chmod(0o755)  # munged refuses a socket that others cannot reach
-        for name in ("gpu", "log", "state", *(f"spool/n{i + 1}" for i in range(self.nodes))):
-            (folder / name).mkdir(parents=True)
-        for i in range(self.gpus):
-            _pretend_gpu(folder / f"gpu/gpu{i}")
-        _secret(folder / "munge.key", os.urandom(128))
-        values = {
-            "folder": folder,
-            "host": socket.gethostname().partition(".")[0],
-            "gres": f" Gres=gpu:{self.gpus}" if self.gpus else "",
-            "grace_s": self.grace_s,
-            "preempt": "preempt_send_user_signal" if self.user_signal else "idle_on_node_suspend",  # never empty
-            "storage": "slurmdbd" if self.accounting else "none",
-        }
-        ports = _free_ports(self.nodes + 2)
-        conf = SLURM_CONF.format(port=ports[0], **values)
-        for i, port in enumerate(ports[2:], start=1):
-            conf += NODE.format(name=f"n{i}", port=port, cpus=self.cpus, **values)
-        if self.accounting:
-            conf += ACCOUNTING.format(port=ports[1], **values)
-            _secret(folder / "slurmdbd.conf", SLURMDBD_CONF.format(port=ports[1], **values).encode())
-        (folder / "slurm.conf").write_text(conf)
-        gres = f"Name=gpu Flags=nvidia_gpu_env File={folder}/gpu/gpu[0-{self.gpus - 1}]\n" if self.gpus else ""
-        (folder / "gres.conf").write_text(gres)
-        version = subprocess.run(["slurmctld", "-V"], capture_output=True, text=True, check=True).stdout.split()[-1]
-        plugin = "disabled" if int(version.partition(".")[0]) >= 23 else "cgroup/v1"  # both: no cgroups are used
-        (folder / "cgroup.conf").write_text(f"CgroupPlugin={plugin}\n")
+    # ---- a client ------------------------------------------------------------------------------
 
+    @property
+    def node_names(self) -> list[str]:
+        return [f"n{i + 1}" for i in range(self.nodes)]
 
-def why_unavailable(accounting: bool = False) -> str | None:
-    """Why no cluster can be started here, or None."""
-    if sys.platform != "linux":
-        return f"Slurm's daemons need Linux, not {sys.platform}"
-    if os.geteuid() != 0:
-        return "Slurm's daemons need root"
-    if missing := _missing(accounting):
-        if shutil.which("apt-get") is None:
-            return f"not installed, and there is no apt-get: {', '.join(missing)}"
+    @property
+    def conf(self) -> Path:
+        return Path(self.env["SLURM_CONF"])
+
+    def run(self, *command: str) -> str:
+        """What a client's command prints. Raises ClusterError with its last words where it fails."""
+        said = subprocess.run(command, env={**os.environ, **self.env}, capture_output=True, text=True, timeout=120)
+        if said.returncode:
+            raise ClusterError(f"{shlex.join(command)}: {said.stderr.strip()}")
+        return said.stdout.strip()
+
+    def state(self, job_id: str) -> str:
+        """Slurm's word for a job (`12` or `12_3`): PENDING, RUNNING, ...; empty where it knows it no longer."""
+        with contextlib.suppress(ClusterError):
+            return self.run("squeue", "-h", "--states=all", "-j", job_id, "-o", "%T")
+        return ""
+
+    # ---- faults --------------------------------------------------------------------------------
+
+    def kill_node(self, name: str) -> None:
+        """SIGKILL to the node's slurmd, steps and tasks. Slurm finds it DOWN after some 30 s."""
+        self._tell("lose", name)
+
+    def kill_daemon(self, name: str) -> None:
+        """SIGKILL to `slurmctld`, `slurmdbd`, `mariadbd` or, by a node's name, to its slurmd: its tasks live on."""
+        self._tell("kill", name)
+
+    def kill_controller(self) -> None:
+        """It may forget jobs of its last 5 s and give their ids out again."""
+        self.kill_daemon("slurmctld")
+
+    def stop_controller(self) -> None:
+        """In good order, nothing forgotten. Clients fail after 9 s, jobs run on."""
+        self._tell("end", "slurmctld")
+
+    def start_controller(self) -> None:
+        """Returns when it answers."""
+        self._tell("start", "slurmctld")
+
+    def repair(self) -> None:
+        """Starts whatever is dead and resumes nodes that are down or drained; returns when all may get jobs."""
+        self._tell("repair")
+
+    @contextlib.contextmanager
+    def preempt(self, node: str, wait_s: float = 180) -> Iterator[str]:
+        """Holds a whole node by a job of partition `high`, whose id it yields: what ran there is preempted.
+
+        The body runs once the node is free of everything else, which may take `grace_s` and 30 s.
+        """
+        whole_node = ["--partition=high", "--nodelist", node, "--exclusive", "--no-requeue"]
+        job = self.run("sbatch", "--parsable", *whole_node, "--output=/dev/null", "--wrap", "sleep 3600")
         try:
-            _apt("install", "--simulate", *missing)
-        except subprocess.CalledProcessError as error:
-            return f"apt-get cannot install {', '.join(missing)}: {error.stderr.strip().rpartition(chr(10))[2]}"
-    return None
+            if not wait_until(lambda: self.state(job) == "RUNNING", wait_s):
+                raise ClusterError(f"{node} was not given to job {job}, which is {self.state(job) or 'gone'}")
+            yield job
+        finally:
+            with contextlib.suppress(ClusterError):  # the controller may be down by now
+                self.run("scancel", job)
+
+    def _tell(self, *request: str) -> None:
+        """Asks the guard, and returns when it has done so."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(self.conf.with_name("guard.sock")))
+            client.sendall(f"{' '.join(request)}\n".encode())
+            with client.makefile() as answer:
+                said = answer.read()
+        if said != "done\n":
+            raise ClusterError(said.strip() or "the guard ended")
 
 
-# ---- packages and files ------------------------------------------------------------------------
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether the condition held within this time; it is tried ten times a second."""
+    end = time.monotonic() + seconds
+    while not (reached := condition()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return reached
 
 
-def _missing(accounting: bool) -> list[str]:
-    def installed(name: str) -> bool:
-        query = ["dpkg-query", "-W", "-f", "${db:Status-Status}", name]
-        return subprocess.run(query, capture_output=True, text=True).stdout == "installed"
-
-    wanted = PACKAGES + (ACCOUNTING_PACKAGES if accounting else ())
-    return [name for name in wanted if shutil.which("dpkg-query") is None or not installed(name)]
-
-
-def _apt(*arguments: str) -> None:
-    """Runs apt-get; where it fails, refreshes the list of packages and tries once more."""
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-
-    def run(*words: str) -> None:
-        command = ["apt-get", "-qq", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120", *words]
-        subprocess.run(command, env=env, check=True, capture_output=True, text=True)
-
-    try:
-        run(*arguments)
-    except subprocess.CalledProcessError:
-        run("update")
-        run(*arguments)
+def processes_of(conf: Path, node: str = "") -> dict[int, str]:
+    """Command lines of the processes that were started with this SLURM_CONF; with `node`, only those on that node."""
+    marks = {f"SLURM_CONF={conf}".encode()} | ({f"SLURMD_NODENAME={node}".encode()} if node else set())
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if marks <= set((folder / "environ").read_bytes().split(b"\0")):
+                found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ").strip()
+        except OSError:  # it ended meanwhile
+            continue
+    return found
 
 
-def _secret(path: Path, content: bytes) -> None:
-    path.touch(mode=0o600)
-    path.write_bytes(content)
-
-
-def _pretend_gpu(path: Path) -> None:
-    """A copy of /dev/null, or a plain file where a container forbids device files."""
-    try:
-        os.mknod(path, 0o666 | 0o020000, Path("/dev/null").stat().st_rdev)
-    except PermissionError:
-        path.touch()
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for opened in sockets:
-            opened.bind(("127.0.0.1", 0))
-        return [int(opened.getsockname()[1]) for opened in sockets]
-
-
-# ---- configuration -----------------------------------------------------------------------------
-
-# cred_expire also delays the restart of a requeued job; munge's own life time would make that two minutes.
-SLURM_CONF = """\
-ClusterName=test
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={port}
-SlurmUser=root
-AuthType=auth/munge
-AuthInfo=socket={folder}/munge.sock,cred_expire=5
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool/%n
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd-%n.pid
-SlurmctldLogFile={folder}/log/slurmctld.log
-SlurmdLogFile={folder}/log/slurmd-%n.log
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-MpiDefault=none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
-DefMemPerCPU=500
-GresTypes=gpu
-KillWait=5
-SlurmdParameters=config_overrides
-SlurmctldParameters={preempt}
-SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=2
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-AccountingStorageType=accounting_storage/{storage}
-PartitionName=gpu Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime={grace_s}
-PartitionName=high Nodes=ALL PriorityTier=10 PreemptMode=OFF
-"""
-NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory=64000{gres}\n"
-ACCOUNTING = """\
-AccountingStorageHost=127.0.0.1
-AccountingStoragePort={port}
-AccountingStoragePass={folder}/munge.sock
-AccountingStorageTRES=gres/gpu
-JobAcctGatherType=jobacct_gather/linux
-"""
-SLURMDBD_CONF = """\
-DbdHost=localhost
-DbdPort={port}
-SlurmUser=root
-AuthType=auth/munge
-AuthInfo=socket={folder}/munge.sock
-PidFile={folder}/slurmdbd.pid
-LogFile={folder}/log/slurmdbd.log
-StorageType=accounting_storage/mysql
-StorageUser=root
-StorageLoc=slurm
-"""
+# ---- by hand -----------------------------------------------------------------------------------
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
     up = verbs.add_parser("up", help="start one and print how a shell finds it")
+    up.add_argument("--nodes", type=int, default=2, metavar="N", help="n1, n2, ... (default: 2)")
     up.add_argument("--accounting", action="store_true", help="with a database, hence sacct")
+    up.add_argument("--user-signal", action="store_true", help="preemption sends the signal of --signal first")
     verbs.add_parser("down", help="stop the one that SLURM_CONF names")
     given = parser.parse_args()
     if given.verb == "up":
         if reason := why_unavailable(given.accounting):
             sys.exit(reason)
-        cluster = Cluster(accounting=given.accounting)
+        cluster = Cluster(nodes=given.nodes, accounting=given.accounting, user_signal=given.user_signal)
         cluster.start(attached=False)
         print(f"export SLURM_CONF={shlex.quote(cluster.env['SLURM_CONF'])}")
     else:

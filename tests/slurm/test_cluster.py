@@ -7,13 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import submitit
-from cluster import Cluster
+from cluster import Cluster, processes_of, wait_until
 
 pytestmark = pytest.mark.slurm
 
@@ -33,16 +31,9 @@ def _executor(folder: Path, **parameters: object) -> submitit.AutoExecutor:
     return executor
 
 
-def _wait(condition: Callable[[], bool], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while not (reached := condition()) and time.monotonic() < end:
-        time.sleep(0.1)
-    return reached
-
-
 def test_an_array_of_four_jobs_returns_four_results(tmp_path: Path) -> None:
     jobs = _executor(tmp_path, gpus_per_node=1).map_array(math.factorial, [1, 2, 3, 4])
-    assert _wait(lambda: all(job.paths.result_pickle.exists() for job in jobs), 60)
+    assert wait_until(lambda: all(job.paths.result_pickle.exists() for job in jobs), 60)
     assert [job.result() for job in jobs] == [1, 2, 6, 24]
     assert {job.job_id.partition("_")[2] for job in jobs} == {"0", "1", "2", "3"}
 
@@ -59,10 +50,10 @@ def test_a_job_of_partition_high_requeues_a_job_of_partition_gpu(tmp_path: Path)
     waiting = submitit.helpers.CommandFunction(["bash", "-c", UNTIL_RESTART % started], verbose=False)
     whole_node = {"slurm_exclusive": True, "slurm_additional_parameters": {"nodelist": "n1"}}
     low = _executor(tmp_path, slurm_partition="gpu", **whole_node).submit(waiting)
-    assert _wait(started.exists, 30)
+    assert wait_until(started.exists, 30)
     high = _executor(tmp_path, slurm_partition="high", **whole_node).submit(math.factorial, 5)
-    assert _wait(high.paths.result_pickle.exists, 90)  # Slurm looks at the grace time every 30 s
-    assert _wait(low.paths.result_pickle.exists, 60)
+    assert wait_until(high.paths.result_pickle.exists, 90)  # Slurm looks at the grace time every 30 s
+    assert wait_until(low.paths.result_pickle.exists, 60)
     assert (high.result(), low.result()) == (120, "restarted")
 
 
@@ -78,9 +69,10 @@ def test_stopping_leaves_no_process_and_no_folder() -> None:
     conf = Path(cluster.env["SLURM_CONF"])
     job = ["sbatch", "--output=/dev/null", "--wrap", "sleep 600"]
     subprocess.run(job, env={**os.environ, **cluster.env}, check=True, capture_output=True)
-    assert _wait(lambda: "sleep 600" in _processes_of(conf).values(), 20)
+    assert wait_until(lambda: "sleep 600" in processes_of(conf).values(), 20)
+    cluster.kill_daemon("n1")  # the job's processes are nobody's now
     cluster.stop()
-    assert _processes_of(conf) == {}
+    assert processes_of(conf) == {}
     assert not conf.parent.exists()
 
 
@@ -100,17 +92,5 @@ def test_a_killed_client_leaves_no_process_and_no_folder() -> None:
         conf = Path(client.stdout.readline().strip())
         assert conf.is_file()
         client.send_signal(signal.SIGKILL)
-    assert _wait(lambda: not conf.parent.exists(), 20)
-    assert _processes_of(conf) == {}
-
-
-def _processes_of(conf: Path) -> dict[int, str]:
-    """Command lines of the processes that were started with this cluster's SLURM_CONF."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"SLURM_CONF={conf}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ").strip()
-        except OSError:  # it ended meanwhile
-            continue
-    return found
+    assert wait_until(lambda: not conf.parent.exists(), 20)
+    assert processes_of(conf) == {}

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
 import pytest
-from launching.conftest import STUDY, Launch, launch, study  # noqa: F401  (fixtures)
-
-from sqzlab.runs.files import read_json
+from launching.conftest import Launch, launch, study  # noqa: F401  (fixtures)
+from slurm_results import batches, results
 
 pytestmark = pytest.mark.slurm
-
-OF_THE_PLACE = {"train_images_per_s", "time_s"}
-
-
-def results(folder: Path) -> dict[str, dict]:
-    found = {path.parent.name: read_json(path) for path in folder.glob("*/metrics.json")}
-    return {name: {k: v for k, v in values.items() if k not in OF_THE_PLACE} for name, values in found.items()}
 
 
 def test_a_study_is_one_array_and_ends_as_it_does_locally(
@@ -33,8 +24,7 @@ def test_a_study_is_one_array_and_ends_as_it_does_locally(
     assert "submitted 4 jobs" in submitted.stdout
     assert time.monotonic() - began < 20
     folder = tmp_path / "results" / "small"
-    jobs = [json.loads(line)["job_id"] for line in (folder / "slurm" / "submitted.jsonl").read_text().splitlines()]
-    assert len({job.partition("_")[0] for job in jobs}) == 1, "not one array"
+    assert [len(values["runs"]) for values in batches(folder).values()] == [4], "not one array"
 
     again = launch(study, "--cluster", "slurm", **slurm)
     assert "nothing to run" in again.stdout, "what is queued was submitted twice"
