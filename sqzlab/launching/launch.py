@@ -29,6 +29,7 @@ from sqzlab.study.study import Study, select
 
 def launch(arguments: argparse.Namespace, study: Study, folder: Path, console: Console) -> int:
     """Exit code: 0 all done or submitted, 1 a run failed now or before."""
+    options.parsed(arguments.slurm)  # what is wrong with it is told before Slurm is asked
     cluster = _cluster(arguments)
     if arguments.slurm and cluster != "slurm":
         raise ConfigError(f"--slurm {arguments.slurm[0]!r}: does not apply to --cluster {cluster}")
