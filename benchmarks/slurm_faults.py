@@ -58,7 +58,8 @@ def main() -> int:
                 outcome = None
                 traceback.print_exc()
             outcomes[fault].append(outcome)
-            print(f"{len(tasks)}: {fault}, {kind}: {outcome or 'not as it should be'}", flush=True)
+            ended = sum(map(len, outcomes.values()))
+            print(f"{ended} of {len(tasks)}: {fault}, {kind}: {outcome or 'not as it should be'}", flush=True)
 
         with ThreadPoolExecutor(given.at_once) as pool:
             for number, (fault, kind) in enumerate(tasks):

@@ -26,6 +26,8 @@ from sqzlab.slurm.queue import Queue
 from sqzlab.slurm.submit import Submitted, submit
 from sqzlab.study.study import Study, select
 
+NOT_STARTED = "launch failed requeued held"  # Slurm's words for a job that it never starts again by itself
+
 
 def launch(arguments: argparse.Namespace, study: Study, folder: Path, console: Console) -> int:
     """Exit code: 0 all done or submitted, 1 a run failed now or before."""
@@ -121,6 +123,10 @@ def _submit(
         cancel(folder, held)
     elif former:
         say(console, f"jobs in the queue for runs that are no longer of this study: {len(former)}; see --cancel")
+    stuck = sorted({job.job_id for job in jobs.jobs.values() if job.reason.startswith(NOT_STARTED)})
+    if stuck:
+        client.release(stuck)
+        say(console, f"released {len(stuck)} jobs that Slurm held because a node could not start them")
     most = throttle.limit_now(folder, arguments.jobs, present=bool(jobs.jobs))
     if most is not None:
         about = "" if arguments.jobs else ", as before; --jobs N changes it"

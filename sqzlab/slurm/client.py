@@ -132,6 +132,11 @@ def hold(job_ids: Sequence[str]) -> None:
         _change("scontrol", "hold", *some)
 
 
+def release(job_ids: Sequence[str]) -> None:
+    for some in _parts(job_ids):
+        _change("scontrol", "release", *some)
+
+
 def throttle(array: str, most: int) -> None:
     """At most so many tasks of the array at once, from now on; 0: no limit."""
     _change("scontrol", "update", f"JobId={array}", f"ArrayTaskThrottle={most}")

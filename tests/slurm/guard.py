@@ -124,7 +124,7 @@ class Daemons:
 
     def mariadbd(self) -> None:
         folder = self.folder
-        data = ["--no-defaults", "--user=root", f"--datadir={folder}/db"]
+        data = ["--no-defaults", "--user=root", f"--datadir={folder}/db", f"--tmpdir={folder}"]
         if not (folder / "db").exists():
             create = ["mariadb-install-db", *data, "--skip-test-db", "--force"]
             subprocess.run(create, check=True, stdout=subprocess.DEVNULL)

@@ -158,3 +158,24 @@ def test_a_run_over_two_tasks_ends_with_the_same_bits_when_it_is_requeued(
     here = launch(study, "--cluster", "local", "--only", "squeeze=baseline")
     assert here.returncode == 3
     assert "which a Slurm job provides" in here.stderr
+
+
+def test_a_job_that_a_node_could_not_start_is_started_again_by_the_next_launch(
+    any_lab_can_start: None,
+    launch: Launch,  # noqa: F811
+    study: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    prolog = tmp_path / "prolog"
+    prolog.write_text("#!/bin/sh\nexit 1\n")
+    prolog.chmod(0o755)
+    only = ("--cluster", "slurm", "--only", "squeeze=gap", "--only", "seed=0")
+    with Cluster(nodes=1, gpus=0, extra=(f"Prolog={prolog}",)) as lab:
+        assert launch(study, *only, **lab.env).returncode == 0
+        wait_until(lambda: "launch failed requeued held" in lab.run("squeue", "-h", "-o", "%r"), 60)
+        assert "could not be started and is held" in launch(study, "--status", **lab.env).stdout.replace("\n", " ")
+        prolog.write_text("#!/bin/sh\n")
+        lab.repair()
+        again = launch(study, *only, **lab.env)
+        assert "released 1 jobs that Slurm held" in again.stdout, again.stdout + again.stderr
+        wait_until(lambda: len(results(tmp_path / "results" / "small")) == 1, 120)
