@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -272,22 +274,42 @@ def test_a_results_folder_that_is_read_only(study: Path, launch: Launch, tmp_pat
         subprocess.run(["umount", "-l", str(results)], check=True)
 
 
-@pytest.mark.parametrize("size", ["4k", "200k"])
-def test_a_full_results_folder(study: Path, launch: Launch, tmp_path: Path, size: str) -> None:
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """The results folder, on a file system of 16 MB."""
     results = tmp_path / "results"
     results.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(results)], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(results)], capture_output=True)
     if mounted.returncode != 0:
         pytest.skip("a small file system cannot be mounted here")
-    try:
-        done = launch(study)
-        assert done.returncode in (1, 3)
-        assert "no space left on device" in (done.stdout + done.stderr).lower()
-        assert "Traceback" not in done.stderr
-        assert not list(results.rglob("*.tmp")), "something half-written was left behind"
-        assert not list(results.rglob("metrics.json"))
-    finally:
-        subprocess.run(["umount", "-l", str(results)], check=True)
+    yield results
+    subprocess.run(["umount", "-l", str(results)], check=True)
+
+
+def fill(folder: Path) -> None:
+    with (folder / "ballast").open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(1 << 12))
+
+
+def test_a_launch_is_refused_where_the_disk_is_too_small_for_it(study: Path, launch: Launch, small_disk: Path) -> None:
+    fill(small_disk)
+    assert_one_clear_line(launch(study), 3, "need about", "0.0 MB are free")
+    assert [path.name for path in small_disk.iterdir()] == ["ballast"]
+
+
+def test_a_disk_that_fills_up_ends_the_runs_and_leaves_nothing_half_written(study: Path, small_disk: Path) -> None:
+    launched = subprocess.Popen(
+        command(study, "--results", small_disk), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    wait_for(lambda: any(small_disk.glob("*/*/config.json")))
+    fill(small_disk)
+    said, _ = launched.communicate(timeout=120)
+    assert launched.returncode in (1, 3)
+    assert "no space left on device" in said.lower()
+    assert "Traceback" not in said
+    assert not list(small_disk.rglob("*.tmp")), "something half-written was left behind"
+    assert not list(small_disk.rglob("metrics.json"))
 
 
 def test_an_imagenet_folder_that_is_missing_empty_or_mismatched(launch: Launch, tmp_path: Path) -> None:
