@@ -1,6 +1,6 @@
 """What each fault costs a study on a real Slurm cluster: every fault, on every kind of cluster, several times.
 
-    python benchmarks/slurm_faults.py [--trials N] [--only WORD] [--at-once N] [--out FILE]
+    python benchmarks/slurm_faults.py [--trials N] [--only WORD] [--sample] [--at-once N] [--out FILE]
 
 Needs root and Debian's packages, as `tests/slurm/cluster.py` says. Every trial has a throw-away cluster and a study of
 one short run of its own; the user launches again until all is done. Counted are runs lost, runs done twice, and the
@@ -18,6 +18,7 @@ import time
 import traceback
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,11 +42,17 @@ def main() -> int:
     parser.add_argument("--only", default="", help="only faults with this word in their name")
     parser.add_argument("--at-once", type=int, default=3, help="trials at a time (default: 3)")
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--sample", action="store_true", help="every fault on one kind of cluster, as the tests do")
     given = parser.parse_args()
     began = time.monotonic()
+    kinds = dict(zip(FAULTS, cycle([kind] for kind in LABS), strict=False)) if given.sample else {}
     tasks = [
-        (fault, kind) for _ in range(given.trials) for fault in FAULTS if given.only in fault for kind in LABS
-    ]  # the same fault on all kinds one after another: a table that is cut off is whole for some faults
+        (fault, kind)
+        for _ in range(given.trials)
+        for fault in FAULTS
+        if given.only in fault
+        for kind in kinds.get(fault, LABS)
+    ]
     outcomes: dict[str, list[Outcome | None]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
