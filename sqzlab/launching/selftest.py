@@ -229,8 +229,9 @@ class _Selftest:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """A closed terminal and a kill leave no job behind either: they act as Ctrl-C does."""
-    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGHUP, signal.SIGTERM)}
+    """A closed terminal and a kill leave no job behind either: they act as Ctrl-C does, unless nohup is in force."""
+    heeded = [n for n in (signal.SIGHUP, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, signal.default_int_handler) for number in heeded}
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,14 @@ def test_ctrl_c_or_a_closed_terminal_leaves_no_job_and_no_folder(
     number: signal.Signals, cluster: Cluster, tmp_path: Path
 ) -> None:
     asked = command("--results", tmp_path, "--selftest", "--slurm", "hold=true")
-    with subprocess.Popen(asked, env={**os.environ, **cluster.env}, stdout=subprocess.PIPE, text=True) as process:
+    assert not queued(cluster)
+    with subprocess.Popen(
+        asked,
+        env={**os.environ, **cluster.env},
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(signal.signal, number, signal.SIG_DFL),  # ignored where pytest runs in the background
+    ) as process:
         try:
             assert wait_until(lambda: len(queued(cluster)) > 0, 60)
             process.send_signal(number)
