@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 
 STAGE_PLANES = (64, 128, 256, 512)
 """Planes of the four stages at width 1 (arXiv:1512.03385, table 1)."""
@@ -28,6 +29,10 @@ class Backbone:
         """C of each stage's residual block output."""
         return tuple(int(planes * width) * self.expansion for planes in STAGE_PLANES)
 
+    def inner_channels(self, width: float) -> tuple[int, ...]:
+        """C after each stage's 3x3 convolutions."""
+        return tuple(int(int(planes * width) * self.group_width / 64) * self.groups for planes in STAGE_PLANES)
+
 
 BACKBONES = {
     "resnet18": Backbone("basic", (2, 2, 2, 2)),
@@ -41,58 +46,144 @@ BACKBONES = {
 
 STEMS = {
     "imagenet": "7x7 convolution with stride 2, then 3x3 max-pool with stride 2",
+    "caffe": "the same with a max-pool without padding that rounds up, as in the Caffe models and timm's legacy ones",
     "small": "3x3 convolution with stride 1, no pooling (CIFAR and other small images)",
+}
+STRIDES = {
+    "v1.5": "a Bottleneck's stride is in its 3x3 convolution (torchvision, timm, mmpretrain)",
+    "v1": "in its first 1x1 convolution (arXiv:1512.03385, the Caffe models)",
 }
 
 
 def stage_sizes(image_size: int, stem: str) -> tuple[int, int, int, int]:
-    """H = W of the maps in the four stages: each stride of 2 halves, rounding up."""
-    size = image_size if stem == "small" else -(-image_size // 4)
+    """H = W of the maps in the four stages: each stride of 2 halves, rounding up (Caffe's pooling: down)."""
+    size = image_size if stem == "small" else -(-image_size // 2)
+    if stem != "small":
+        size = size // 2 if stem == "caffe" else -(-size // 2)
     sizes = [size]
     for _ in range(3):
         sizes.append(-(-sizes[-1] // 2))
     return (sizes[0], sizes[1], sizes[2], sizes[3])
 
 
-# ---- squeezes ----------------------------------------------------------------------------------
+# ---- where a block stands ----------------------------------------------------------------------
+
+PLACEMENTS = {
+    "standard": "on the residual branch, between its last BatchNorm and the addition",
+    "pre": "on the residual branch, before its first convolution",
+    "post": "after the addition and its ReLU",
+    "identity": "on the shortcut, before the addition",
+    "3x3": "inside a Bottleneck's branch, between the BatchNorm and the ReLU after its 3x3 convolution",
+}
+"""SE, SE-PRE, SE-POST, SE-Identity and SE_3x3 of arXiv:1709.01507, figure 5, tables 14 and 15."""
+
+_CONV = ("conv2", "conv3", "conv4", "conv5")
+STAGES = {"all": (0, 1, 2, 3)} | {
+    "+".join(_CONV[i] for i in chosen): chosen for count in (1, 2, 3) for chosen in combinations(range(4), count)
+}
+"""Stages that have the block, counted from 0, by their names in arXiv:1512.03385, table 1 (conv2 is the first)."""
 
 
-def _anywhere(_sizes: tuple[int, ...]) -> None:
+@dataclass(frozen=True)
+class Site:
+    """Where one block stands: maps (N, channels, size, size) of residual block `index` of a stage (both from 0)."""
+
+    stage: int
+    index: int
+    channels: int
+    size: int
+
+
+def sites(
+    backbone: str, *, width: float, image_size: int, stem: str, placement: str = "standard", stages: str = "all"
+) -> tuple[Site, ...]:
+    """Every place of a network that has the block, in order."""
+    row, found = BACKBONES[backbone], []
+    outputs, sizes = row.channels(width), stage_sizes(image_size, stem)
+    for stage in STAGES[stages]:
+        for index in range(row.depths[stage]):
+            channels, size = outputs[stage], sizes[stage]
+            if placement == "3x3":
+                channels = row.inner_channels(width)[stage]
+            elif placement == "pre" and index == 0:
+                channels = outputs[stage - 1] if stage else int(STAGE_PLANES[0] * width)
+                size = sizes[max(stage - 1, 0)]
+            found.append(Site(stage, index, channels, size))
+    return tuple(found)
+
+
+# ---- excitation --------------------------------------------------------------------------------
+
+GATES = {
+    "sigmoid": "arXiv:1709.01507 eq. 3",
+    "tanh": "arXiv:1709.01507 table 12",
+    "relu": "arXiv:1709.01507 table 12",
+}
+WIDTH_RULES = {
+    "floor": "C // reduction hidden units (SENet, SsENet.PyTorch, SP/RG)",
+    "divisible8": "C / reduction rounded to a multiple of 8, at least 8 and nine tenths of C / reduction (mmpretrain)",
+}
+
+
+def hidden_width(channels: int, reduction: int, rule: str) -> int:
+    """The excitation's hidden units; 0 where the reduction leaves none.
+
+    timm's SE networks round without the rule of nine tenths, which is the same in all that it has.
+    """
+    if rule == "floor":
+        return channels // reduction
+    wanted = channels / reduction
+    hidden = max(8, int(wanted + 4) // 8 * 8)
+    return hidden + 8 if hidden < 0.9 * wanted else hidden
+
+
+# ---- squeezes and blocks -----------------------------------------------------------------------
+
+
+def _anywhere(_size: int, _last_size: int) -> None:
     return None
 
 
-def _std_defined(sizes: tuple[int, ...]) -> str | None:
-    for stage, size in enumerate(sizes, start=1):
-        if size < 2:
-            return f"the unbiased standard deviation is not defined on the 1x1 maps of stage {stage}"
-    return None
+def _std_defined(size: int, _last_size: int) -> str | None:
+    return f"the unbiased standard deviation is not defined on the {size}x{size} maps" if size < 2 else None
 
 
-def _pyramid_defined(sizes: tuple[int, ...]) -> str | None:
-    for stage, size in enumerate(sizes, start=1):
-        if size < 4:
-            return f"the 4x4 level of the pyramid would repeat pixels of the {size}x{size} maps of stage {stage}"
-    return None
+def _pyramid_defined(size: int, _last_size: int) -> str | None:
+    return f"the 4x4 level of the pyramid would repeat pixels of the {size}x{size} maps" if size < 4 else None
 
 
-def _windows_defined(sizes: tuple[int, ...]) -> str | None:
-    window = sizes[3]
-    for stage, grid in enumerate((8, 4, 2), start=1):
-        if sizes[stage - 1] != window * grid:
-            return (
-                f"windows of {window}x{window} (the size of the last stage) do not tile the "
-                f"{sizes[stage - 1]}x{sizes[stage - 1]} maps of stage {stage} in {grid}x{grid} cells"
-            )
-    return None
+def _windows_defined(size: int, last_size: int) -> str | None:
+    if size in (last_size, 2 * last_size, 4 * last_size, 8 * last_size):
+        return None
+    return (
+        f"windows of {last_size}x{last_size} (the size of the last stage) do not make 1, 2, 4 or 8 rows of the "
+        f"{size}x{size} maps"
+    )
+
+
+def _frequencies_defined(size: int, _last_size: int) -> str | None:
+    return (
+        f"its frequencies are those of a 7x7 grid, which does not divide the {size}x{size} maps" if size % 7 else None
+    )
+
+
+_PLACED = frozenset({"placement", "stages"})
+_EXCITED = _PLACED | {"reduction", "fc_bias", "gate", "width_rule"}
 
 
 @dataclass(frozen=True)
 class Squeeze:
+    """A statistic before the excitation of an SE block or, with `whole`, a block of its own."""
+
     summary: str
     source: str
-    arguments: frozenset[str] = frozenset({"reduction", "fc_bias"})
-    undefined_on: Callable[[tuple[int, ...]], str | None] = _anywhere
-    """Why it is not defined on maps of these sizes (H = W of stages 1 to 4), or None."""
+    arguments: frozenset[str] = _EXCITED
+    undefined_on: Callable[[int, int], str | None] = _anywhere
+    """Why it is not defined on maps of (size, size in the last stage), ending in "... maps", or None."""
+    whole: bool = False
+    fc_bias: bool = False  # what an absent fc_bias means
+    least_hidden: int = 1
+    """Hidden units that it needs."""
 
 
 SQUEEZES = {
@@ -112,10 +203,38 @@ SQUEEZES = {
         "doi:10.1016/j.patcog.2021.108159",
         undefined_on=_windows_defined,
     ),
+    "rms": Squeeze("root of the mean square", "l2 pooling of Jongchan/attention-module, averaged"),
+    "gem": Squeeze("generalised mean with a learned exponent", "arXiv:1711.02512"),
+    "avgmax": Squeeze("half the mean plus half the maximum", "timm, add_maxpool of its squeezes"),
+    "attention": Squeeze("mean weighted by a learned softmax over the pixels", "arXiv:1904.11492, as a squeeze alone"),
+    "dct": Squeeze("one of 16 cosine transform coefficients", "arXiv:2012.11879", undefined_on=_frequencies_defined),
+    "constant": Squeeze("ones instead of a statistic", "control for random"),
+    "frozen_random": Squeeze("noise drawn once a channel instead of a statistic", "control for random"),
+    "random_train": Squeeze("noise while training, its mean 0.5 at evaluation", "control for random"),
+    "no_squeeze": Squeeze("excitation of every pixel by itself", "arXiv:1709.01507 table 16", whole=True),
+    "CBAM": Squeeze(
+        "gate by mean and maximum of each map, then gate by mean and maximum over the channels",
+        "arXiv:1807.06521",
+        arguments=_PLACED | {"reduction", "fc_bias", "width_rule"},
+        whole=True,
+        fc_bias=True,
+    ),
+    "SRM": Squeeze(
+        "mean and standard deviation, no mixing of channels", "arXiv:1903.10829", _PLACED, _std_defined, whole=True
+    ),
+    "ECA": Squeeze("mean, mixed with its neighbouring channels only", "arXiv:1910.03151", _PLACED, whole=True),
+    "GCT": Squeeze("competition between the channels' l2 norms", "arXiv:1909.11519", _PLACED, whole=True),
+    "GSoP": Squeeze("covariance of 128 channels", "arXiv:1811.12006", _PLACED, whole=True),
+    "GC": Squeeze(
+        "attention pooling, transformed and added",
+        "arXiv:1904.11492",
+        _PLACED | {"reduction", "width_rule"},
+        whole=True,
+        least_hidden=2,  # LayerNorm makes a constant of one
+    ),
 }
 
 DEFAULT_REDUCTION = 16
-DEFAULT_FC_BIAS = False
 
 
 # ---- data sets ---------------------------------------------------------------------------------
@@ -136,6 +255,7 @@ DATASETS = {
     "imagefolder": DataSet("any class folders: train/ and val/", None, 224, needs_root=True),
     "cifar10": DataSet("CIFAR-10, python version", (10, 50_000, 10_000), 32, fixed_size=True, needs_root=True),
     "cifar100": DataSet("CIFAR-100, python version", (100, 50_000, 10_000), 32, fixed_size=True, needs_root=True),
+    "imagelist": DataSet("images named in text files, `name label` a line", None, 224, needs_root=True),
     "generated": DataSet("noise that stands in for ImageNet in --debug", (1000, 1024, 512), 224),
 }
 

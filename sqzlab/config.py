@@ -39,17 +39,34 @@ class _Section(BaseModel):
 
 
 class ModelConfig(_Section):
-    """A network. `reduction` and `fc_bias` are None where the squeeze has no excitation."""
+    """A network. What does not apply to its squeeze or backbone is None."""
 
     backbone: _named(BACKBONES) = Field(description="residual network")  # type: ignore[valid-type]
     squeeze: _named(SQUEEZES) = Field("baseline", description="what the SE block squeezes")  # type: ignore[valid-type]
     reduction: int | None = Field(None, ge=1, description="C divided by the excitation's hidden width; 16 if absent")
-    fc_bias: bool | None = Field(None, description="whether the excitation's layers have biases; false if absent")
+    fc_bias: bool | None = Field(
+        None, description="whether the excitation's layers have biases; false if absent, true for CBAM"
+    )
+    gate: _named(catalog.GATES) | None = Field(  # type: ignore[valid-type]
+        None, description="what turns the excitation into the gate; sigmoid if absent"
+    )
+    width_rule: _named(catalog.WIDTH_RULES) | None = Field(  # type: ignore[valid-type]
+        None, description="how the reduction makes the hidden width; floor if absent"
+    )
+    placement: _named(catalog.PLACEMENTS) | None = Field(  # type: ignore[valid-type]
+        None, description="where in its residual block the block stands; standard if absent"
+    )
+    stages: _named(catalog.STAGES) | None = Field(  # type: ignore[valid-type]
+        None, description="stages that have the block; all if absent"
+    )
+    stride: _named(catalog.STRIDES) | None = Field(  # type: ignore[valid-type]
+        None, description="where a Bottleneck has its stride; v1.5 if absent"
+    )
     stem: _named(catalog.STEMS) = Field("imagenet", description="first layers")  # type: ignore[valid-type]
     width: float = Field(1.0, gt=0, le=8, description="factor on the planes of every stage; 64 * width is whole")
     zero_init_gamma: bool = Field(False, description="start the last BatchNorm of every residual branch at 0")
-    num_classes: int = Field(1000, ge=1)
-    image_size: int = Field(224, ge=1)
+    num_classes: int = Field(1000, ge=1, le=2**24)
+    image_size: int = Field(224, ge=1, le=2**16)
 
 
 class DataConfig(_Section):
@@ -57,6 +74,9 @@ class DataConfig(_Section):
 
     name: _named(DATASETS) = Field(description="data set")  # type: ignore[valid-type]
     root: str | None = Field(None, description="folder of the data set; not part of a run's identity")
+    train_list: str | None = Field(None, description="text file of training images; not part of the identity")
+    val_list: str | None = Field(None, description="text file of validation images; not part of the identity")
+    lists_digest: str | None = Field(None, description="of both lists' content")
     image_size: int = Field(
         ge=8, le=1024, description="side of the square crop in pixels; the data set's own if absent"
     )
@@ -92,6 +112,11 @@ class TrainConfig(_Section):
     threads: int = Field(1, ge=1, description="CPU threads of one run; sums differ in the last bits with it")
     world_size: int = Field(1, ge=1, le=16, description="processes with one device each that share every batch")
     sync_batch_norm: bool = Field(False, description="BatchNorm statistics over the whole batch, not a process's part")
+    pretrained: str | None = Field(
+        None, description="file of weights to start from; not part of the identity, but its content is"
+    )
+    pretrained_digest: str | None = Field(None, description="of that file's content")
+    lrp: float | None = Field(None, ge=0, description="factor on the rate of the layers that came pretrained")
     limit_batches: int | None = Field(None, ge=1, description="cuts every epoch and evaluation to so many batches")
     checkpoint_s: float = Field(300.0, gt=0, description="seconds between checkpoints; not part of the identity")
     checkpoint_steps: int | None = Field(None, ge=1, description="steps between checkpoints; not part of the identity")
@@ -113,7 +138,7 @@ class Config(_Section):
             del values[section][name]
         for key, as_before in ADDED_KEYS.items():
             section, name = key.split(".")
-            if values[section][name] == as_before:
+            if values[section][name] in as_before:
                 del values[section][name]
         return {"result_version": RESULT_VERSION, **values}
 
@@ -124,14 +149,31 @@ class Config(_Section):
 
 
 SECTIONS: dict[str, type[_Section]] = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig}
-COUNTED = ("model.num_classes", "model.image_size", "data.classes", "data.train_images", "data.val_images")
-"""Fields that come from the data set, never from a study."""
-HOST_KEYS = ("data.root", "data.workers", "train.checkpoint_s", "train.checkpoint_steps")
-ADDED_KEYS = {"train.world_size": 1, "train.sync_batch_norm": False}
-"""Keys younger than the first results, with the value that computes what was computed without them.
+COUNTED = (
+    *("model.num_classes", "model.image_size", "data.classes", "data.train_images", "data.val_images"),
+    *("data.lists_digest", "train.pretrained_digest"),
+)
+"""Fields that come from the data set or a file's content, never from a study."""
+HOST_KEYS = (
+    *("data.root", "data.train_list", "data.val_list", "data.workers"),
+    *("train.pretrained", "train.checkpoint_s", "train.checkpoint_steps"),
+)
+ADDED_KEYS: dict[str, tuple[object, ...]] = {
+    "model.gate": (None, "sigmoid"),
+    "model.width_rule": (None, "floor"),
+    "model.placement": (None, "standard"),
+    "model.stages": (None, "all"),
+    "model.stride": (None, "v1.5"),
+    "data.lists_digest": (None,),
+    "train.pretrained_digest": (None,),
+    "train.lrp": (None,),
+    "train.world_size": (1,),
+    "train.sync_batch_norm": (False,),
+}
+"""Keys younger than the first results, with the values that compute what was computed without them.
 
-That value is left out of the identity, so that results keep their names. It is a fact about the past: a change of the
-key's default never changes it.
+Those values are left out of the identity, so that results keep their names. They are facts about the past: a change
+of a key's default never changes them.
 """
 KEYS = tuple(
     key
@@ -144,15 +186,25 @@ KEYS = tuple(
 
 # ---- which keys apply --------------------------------------------------------------------------
 
+BLOCK_KEYS = tuple(f"model.{name}" for name in ("reduction", "fc_bias", "gate", "width_rule", "placement", "stages"))
+"""What may be chosen of a block, where its row in `catalog.SQUEEZES` says so."""
+
 
 def why_not(key: str, values: Mapping[str, Any]) -> str | None:
     """Why `key` cannot be set beside `values` (an arm's flat mapping), or None where it applies."""
-    squeeze = SQUEEZES.get(values.get("model.squeeze", "baseline"))
-    if key in ("model.reduction", "model.fc_bias") and squeeze is not None:
-        name = key.removeprefix("model.")
-        if name not in squeeze.arguments:
-            able = ", ".join(n for n, row in SQUEEZES.items() if name in row.arguments)
-            return f"does not apply to squeeze {values.get('model.squeeze', 'baseline')!r}; it applies to {able}"
+    name = key.rpartition(".")[2]
+    chosen = values.get("model.squeeze", "baseline")
+    if key in BLOCK_KEYS and (squeeze := SQUEEZES.get(chosen)) is not None and name not in squeeze.arguments:
+        able = ", ".join(n for n, row in SQUEEZES.items() if name in row.arguments)
+        return f"does not apply to squeeze {chosen!r}; it applies to {able}"
+    backbone = BACKBONES.get(values.get("model.backbone", ""))
+    if key == "model.stride" and backbone is not None and backbone.block != "bottleneck":
+        able = ", ".join(n for n, row in BACKBONES.items() if row.block == "bottleneck")
+        return f"does not apply to backbone {values['model.backbone']!r}; it applies to {able}"
+    if key in ("data.train_list", "data.val_list") and values.get("data.name", "imagelist") != "imagelist":
+        return f"does not apply to the data set {values['data.name']!r}; it applies to 'imagelist'"
+    if key == "train.lrp" and values.get("train.pretrained") is None:
+        return "applies only beside train.pretrained"
     if key in ("train.milestones", "train.gamma"):
         recipe = RECIPES.get(values.get("train.recipe", ""))
         schedule = values.get("train.schedule", recipe.train["schedule"] if recipe else "step")
@@ -171,18 +223,24 @@ Fault = tuple[str, str]
 """(dotted key, what is wrong; what is valid)."""
 
 
-def resolve(values: Mapping[str, Any], seed: int, counts: tuple[int, int, int] | None = None) -> Config | list[Fault]:
+def resolve(
+    values: Mapping[str, Any],
+    seed: int,
+    counts: tuple[int, int, int] | None = None,
+    digests: Mapping[str, str] | None = None,
+) -> Config | list[Fault]:
     """The run that `values` describe, or all their faults.
 
     `counts` are the classes, training and validation images found in the data set; None takes the catalog's, or
     ImageNet-1k's own where the catalog has none (enough to validate a study on a machine without the data).
+    `digests` has `data.lists_digest` and `train.pretrained_digest`, where those files were read.
     """
     faults = [(key, f"unknown key; {choices(KEYS, key)}") for key in values if key not in KEYS]
     faults += [(key, reason) for key in values if key in KEYS and (reason := why_not(key, values))]
     if faults:
         return faults
     parts: dict[str, dict[str, Any]] = {"model": {}, "data": {}, "train": {}}
-    for key, value in values.items():
+    for key, value in {**values, **(digests or {})}.items():
         section, name = key.split(".")
         parts[section][name] = value
     model, data, train = parts["model"], parts["data"], parts["train"]
@@ -208,8 +266,8 @@ def resolve(values: Mapping[str, Any], seed: int, counts: tuple[int, int, int] |
             sections[section] = SECTIONS[section].model_validate(given)
         except ValidationError as error:
             faults += [(f"{section}.{key}", text) for key, text in _told(error) if f"{section}.{key}" not in COUNTED]
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
-        faults.append(("seed", f"{seed!r} is no seed; valid: whole numbers from 0 to 2147483647"))
+    if text := wrong_seed(seed):
+        faults.append(("seed", text))
     if "model" in sections:
         found = complete(sections["model"])
         if isinstance(found, ModelConfig):
@@ -224,10 +282,14 @@ def complete(model: ModelConfig) -> ModelConfig | list[Fault]:
     """The network with its squeeze's defaults filled in, or why it cannot be built."""
     row, backbone = SQUEEZES[model.squeeze], BACKBONES[model.backbone]
     faults: list[Fault] = []
-    for key in ("model.reduction", "model.fc_bias"):
-        given = getattr(model, key.removeprefix("model."))
-        if given is not None and (reason := why_not(key, {"model.squeeze": model.squeeze})):
+    around = {"model.squeeze": model.squeeze, "model.backbone": model.backbone}
+    for key in (*BLOCK_KEYS, "model.stride"):
+        if getattr(model, key.removeprefix("model.")) is not None and (reason := why_not(key, around)):
             faults.append((key, reason))
+    if model.placement == "3x3" and backbone.block != "bottleneck":
+        able = ", ".join(name for name in catalog.PLACEMENTS if name != "3x3")
+        text = f"'3x3' is for the 3x3 convolution of a Bottleneck, which {model.backbone!r} has not; valid: {able}"
+        faults.append(("model.placement", text))
     if 64 * model.width != int(64 * model.width):
         faults.append(("model.width", f"{model.width!r} makes 64 * width = {64 * model.width:g}, which is not whole"))
         return faults
@@ -235,29 +297,63 @@ def complete(model: ModelConfig) -> ModelConfig | list[Fault]:
         smallest = 1 / backbone.group_width
         faults.append(("model.width", f"{model.width!r} leaves no channel in a group; valid: {smallest:g} and more"))
         return faults
-    if row.arguments:
-        reduction = catalog.DEFAULT_REDUCTION if model.reduction is None else model.reduction
-        fc_bias = catalog.DEFAULT_FC_BIAS if model.fc_bias is None else model.fc_bias
-        narrowest = min(backbone.channels(model.width))
-        if narrowest < reduction:
-            faults.append(
-                (
-                    "model.reduction",
-                    f"{reduction!r} leaves no hidden unit for the {narrowest} channels of stage 1; "
-                    f"valid: 1 to {narrowest}",
-                )
-            )
-        model = model.model_copy(update={"reduction": reduction, "fc_bias": fc_bias})
     sizes = catalog.stage_sizes(model.image_size, model.stem)
-    if reason := row.undefined_on(sizes):
-        faults.append(
-            (
-                "model.image_size",
-                f"{model.image_size!r} with the {model.stem} stem gives maps of "
-                f"{', '.join(f'{s}x{s}' for s in sizes)}: squeeze {model.squeeze!r} is not defined there ({reason})",
-            )
-        )
+    if sizes[0] < 1:
+        text = f"{model.image_size!r} leaves the {model.stem} stem's pooling no window; valid: at least 3"
+        faults.append(("model.image_size", text))
+    if faults:
+        return faults
+    absent = {
+        "reduction": catalog.DEFAULT_REDUCTION,
+        "fc_bias": row.fc_bias,
+        "gate": "sigmoid",
+        "width_rule": "floor",
+        "placement": "standard",
+        "stages": "all",
+    }
+    filled = {key: value for key, value in absent.items() if key in row.arguments and getattr(model, key) is None}
+    if backbone.block == "bottleneck" and model.stride is None:
+        filled["stride"] = "v1.5"
+    model = model.model_copy(update=filled)
+    if not row.arguments:
+        return model
+    placed = sites_of(model)
+    if model.reduction is not None and model.width_rule is not None:
+        narrowest = min(placed, key=lambda site: site.channels)
+        hidden = catalog.hidden_width(narrowest.channels, model.reduction, model.width_rule)
+        if hidden < row.least_hidden:
+            left = f"{hidden or 'no'} hidden unit for the {narrowest.channels} channels of stage {narrowest.stage + 1}"
+            needed = f", squeeze {model.squeeze!r} needs {row.least_hidden}" if row.least_hidden > 1 else ""
+            valid = f"valid: 1 to {narrowest.channels // row.least_hidden}"
+            faults.append(("model.reduction", f"{model.reduction!r} leaves {left}{needed}; {valid}"))
+    for site in placed:
+        if reason := row.undefined_on(site.size, sizes[3]):
+            maps = ", ".join(f"{s}x{s}" for s in sizes)
+            text = f"{model.image_size!r} with the {model.stem} stem gives maps of {maps}: squeeze {model.squeeze!r} "
+            faults.append(("model.image_size", f"{text}is not defined there ({reason} of stage {site.stage + 1})"))
+            break
     return faults or model
+
+
+def wrong_seed(seed: object) -> str | None:
+    """Why it is no seed, or None."""
+    if isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**31:
+        return None
+    return f"{seed!r} is no seed; valid: whole numbers from 0 to 2147483647"
+
+
+def sites_of(model: ModelConfig) -> tuple[catalog.Site, ...]:
+    """Where a complete configuration's network has its blocks."""
+    if model.placement is None or model.stages is None:
+        return ()
+    return catalog.sites(
+        model.backbone,
+        width=model.width,
+        image_size=model.image_size,
+        stem=model.stem,
+        placement=model.placement,
+        stages=model.stages,
+    )
 
 
 def model_config(**given: Any) -> ModelConfig:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sqzlab.config import Config
+from sqzlab.config import Config, ModelConfig, complete
 
 CONFIG = "config.json"
 PROVENANCE = "provenance.json"
@@ -60,4 +60,8 @@ class Run:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Run:
         config = Config.model_validate(values["config"])
+        model = complete(config.model)  # a configuration written before a key existed has its default
+        if not isinstance(model, ModelConfig):
+            raise ValueError(f"{values['run_id']}: {model[0][0]}: {model[0][1]}")
+        config = config.model_copy(update={"model": model})
         return cls(values["study"], values["profile"], values["cell"], config)

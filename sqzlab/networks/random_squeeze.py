@@ -1,4 +1,4 @@
-"""Noise for the `random` squeeze that depends on (seed, split, epoch, image, block, channel) and on nothing else.
+"""Noise for the `random` squeezes that depends on (seed, split, epoch, image, block, channel) and on nothing else.
 
 Values come from a counter-based generator (splitmix64, doi:10.1145/2660193.2660195) in integer arithmetic, so batch
 size, rank, device and a resumed run do not change them. They are drawn outside the (compiled) graph, before the
@@ -27,6 +27,11 @@ class UniformNoise(nn.Module):
         self.draws = 0
         self.values: Tensor | None = None
 
+    @property
+    def in_use(self) -> bool:
+        """Whether the next forward takes values from here."""
+        return True
+
     def forward(self, images: int, device: torch.device) -> Tensor:
         values, self.values = self.values, None
         if values is None:
@@ -41,12 +46,59 @@ class UniformNoise(nn.Module):
         return values
 
 
+class TrainingNoise(UniformNoise):
+    """The same while training; at evaluation its mean, 0.5."""
+
+    @property
+    def in_use(self) -> bool:
+        return self.training
+
+    def forward(self, images: int, device: torch.device) -> Tensor:
+        if self.training:
+            return super().forward(images, device)
+        return torch.full((images, self.channels), 0.5, device=device)
+
+
+class FrozenNoise(nn.Module):
+    """One value in [0, 1) a channel, (N, C), the same for every image; part of the state, so a loaded network keeps it.
+
+    Drawn when it is made and again by `seed_noise`.
+    """
+
+    values: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.block = 0
+        self.register_buffer("values", torch.empty(channels))
+        self.draw(0)
+
+    def draw(self, seed: int) -> None:
+        image = torch.zeros(1, dtype=torch.int64)
+        values = uniform(_image_keys(seed, _FROZEN, 0, image), _channel_keys([self]))[0]
+        self.values.copy_(values)
+
+    def forward(self, images: int) -> Tensor:
+        return self.values.expand(images, -1)
+
+
+def seed_noise(model: nn.Module, seed: int) -> None:
+    """Tells every source of noise its number in `model` and the seed, and draws what is drawn once."""
+    for source in number_sources(model):
+        source.seed = seed
+    frozen = [module for module in model.modules() if isinstance(module, FrozenNoise)]
+    for block, noise in enumerate(frozen):
+        noise.block = block
+        noise.draw(seed)
+
+
 def set_random_keys(model: nn.Module, *, seed: int, split: int, epoch: int, image_index: Tensor) -> None:
     """Draws what every `random` squeeze of `model` will use in its next forward; nothing where there is none.
 
     `split` tells data splits apart (from 0); `image_index` (N,) holds each image's place in its split.
     """
-    sources = number_sources(model)
+    sources = [source for source in number_sources(model) if source.in_use]
     if not sources:
         return
     device = next(model.parameters()).device
@@ -72,7 +124,7 @@ def uniform(row_keys: Tensor, column_keys: Tensor) -> Tensor:
 
 # ---- splitmix64 on int64 tensors, whose products and sums wrap around ----------------------------
 
-_UNKEYED = -1  # the split of draws without keys
+_UNKEYED, _FROZEN = -1, -2  # the splits of draws without keys, and of those made once
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _FACTORS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
 
@@ -84,10 +136,9 @@ def _image_keys(seed: int, split: int, epoch: int, image_index: Tensor) -> Tenso
     return _fold(key.to(image_index.device), image_index)  # (N,)
 
 
-def _channel_keys(sources: Sequence[UniformNoise]) -> Tensor:
+def _channel_keys(sources: Sequence[UniformNoise | FrozenNoise]) -> Tensor:
     """(sum of C,) keys of every channel of every source."""
-    widths = torch.tensor([source.channels for source in sources])
-    blocks = torch.tensor([source.block for source in sources]).repeat_interleave(widths)
+    blocks = torch.cat([torch.full((source.channels,), source.block) for source in sources])
     channels = torch.cat([torch.arange(source.channels) for source in sources])
     return _fold(_fold(torch.tensor(-1), blocks), channels)
 

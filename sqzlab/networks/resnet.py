@@ -1,23 +1,26 @@
-"""Residual networks with a chosen squeeze, on torchvision's ResNet.
+"""Residual networks with a chosen squeeze or block, on torchvision's ResNet.
 
 Contract: `baseline` is torchvision's network exactly, in names, weights (without `seed`) and outputs. With a squeeze,
-the backbone's parameter names stay torchvision's; the SE block is the child `se` of its residual block, between the
-last BatchNorm and the addition, in every block of all four stages (arXiv:1709.01507 fig. 3). With a `seed`, two
-networks start with equal values wherever they share a parameter's name, whatever their squeezes.
+the backbone's parameter names stay torchvision's; the block is the child `se` of its residual block, and a residual
+block without one is torchvision's own. With a `seed`, two networks start with equal values wherever they have
+parameters of one name and shape, whatever their squeezes.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from sqzlab.catalog import BACKBONES, STAGE_PLANES, stage_sizes
-from sqzlab.config import ModelConfig, model_config
-from sqzlab.networks.random_squeeze import number_sources
-from sqzlab.networks.se_block import SEBlock
-from sqzlab.networks.squeezes import SQUEEZES, Fusion
-from sqzlab.networks.weights import draw_weights, weight_rules
+from sqzlab.catalog import BACKBONES, STAGE_PLANES, STAGES, stage_sizes
+from sqzlab.config import ModelConfig, model_config, sites_of, wrong_seed
+from sqzlab.errors import ConfigError
+from sqzlab.networks.blocks import make_block
+from sqzlab.networks.random_squeeze import seed_noise
+from sqzlab.networks.weights import draw_weights, start_as_torchvision
 
 
 def create_model(
@@ -28,17 +31,26 @@ def create_model(
     image_size: int = 224,
     reduction: int | None = None,
     fc_bias: bool | None = None,
+    gate: str | None = None,
+    width_rule: str | None = None,
+    placement: str | None = None,
+    stages: str | None = None,
+    stride: str | None = None,
     stem: str = "imagenet",
     width: float = 1.0,
     zero_init_gamma: bool = False,
     seed: int | None = None,
     init: str = "torchvision",
+    pretrained: str | Path | None = None,
 ) -> nn.Module:
     """A network, (N, 3, image_size, image_size) -> (N, num_classes) logits.
 
-    `reduction` (16) and `fc_bias` (False) apply to squeezes with an excitation, `width` scales the planes of every
-    stage. `seed` draws every weight by its name; without it they come from torch's global generator. Raises ConfigError
-    where a value is wrong, an argument does not apply or the squeeze is not defined on maps of these sizes.
+    None means the default: `reduction` 16, `fc_bias` False (True for CBAM), `gate` "sigmoid", `width_rule` "floor",
+    `placement` "standard", `stages` "all", as far as each applies to the squeeze, and `stride` "v1.5" of backbones
+    with Bottlenecks; the names stand in `sqzlab.catalog`. `width` scales the planes of every stage. `seed` draws
+    every weight by its name; without it they come from torch's global generator. `pretrained` is a file of weights
+    that then replace those drawn. Raises ConfigError where a value is wrong, an argument does not apply or the squeeze
+    is not defined on maps of these sizes.
     """
     config = model_config(
         backbone=backbone,
@@ -47,61 +59,114 @@ def create_model(
         image_size=image_size,
         reduction=reduction,
         fc_bias=fc_bias,
+        gate=gate,
+        width_rule=width_rule,
+        placement=placement,
+        stages=stages,
+        stride=stride,
         stem=stem,
         width=width,
         zero_init_gamma=zero_init_gamma,
     )
-    return build(config, seed=seed, init=init)
+    if seed is not None and (text := wrong_seed(seed)):
+        raise ConfigError(f"seed: {text}")
+    model = build(config, seed=seed, init=init)
+    if pretrained is not None:
+        from sqzlab.networks.pretrained import load_pretrained
+
+        load_pretrained(model, config, pretrained)
+    return model
 
 
 def build(config: ModelConfig, *, seed: int | None = None, init: str = "torchvision") -> nn.Module:
     """The network of a complete configuration; see `create_model`. With a seed, torch's generators are left alone."""
     if seed is None:
         model = SqueezeResNet(config)
-        _start_as_torchvision(model, config, init)
+        start_as_torchvision(model, init=init, zero_init_gamma=config.zero_init_gamma)
     else:
         with torch.random.fork_rng(devices=[]):
             model = SqueezeResNet(config)
         draw_weights(model, seed, init=init, zero_init_gamma=config.zero_init_gamma)
-    for source in number_sources(model):
-        source.seed = seed or 0
+    seed_noise(model, seed or 0)
     return model
 
 
-class SEBasicBlock(BasicBlock):  # type: ignore[misc]
-    """torchvision's BasicBlock with `se` before the addition."""
+# ---- residual blocks ---------------------------------------------------------------------------
 
-    se: SEBlock
+
+class SEBasicBlock(BasicBlock):  # type: ignore[misc]
+    """torchvision's BasicBlock with `se` at its `placement`, which is one of `catalog.PLACEMENTS` but 3x3.
+
+    The placements are those of arXiv:1709.01507, figure 5, drawn there for ResNet-50; see `SEBottleneck`.
+    """
+
+    se: nn.Module
+    placement: str
 
     def forward(self, x: Tensor) -> Tensor:
-        identity = x if self.downsample is None else self.downsample(x)
+        shortcut = _shortcut(self, x)
+        if self.placement == "pre":
+            x = self.se(x)
         x = self.relu(self.bn1(self.conv1(x)))
-        x = self.se(self.bn2(self.conv2(x)))
-        return self.relu(x.add_(identity))  # type: ignore[no-any-return]
+        return _joined(self, self.bn2(self.conv2(x)), shortcut)
 
 
 class SEBottleneck(Bottleneck):  # type: ignore[misc]
-    """torchvision's Bottleneck (stride in the 3x3 convolution) with `se` before the addition."""
+    """torchvision's Bottleneck with `se` at its `placement`, one of `catalog.PLACEMENTS`.
 
-    se: SEBlock
+    From arXiv:1709.01507, figure 5 and tables 14 and 15: SE before the addition (standard), before the residual unit
+    (pre), after the addition and its ReLU (post), on the identity branch (identity), after the 3x3 convolution (3x3).
+
+    Our reading, where the paper leaves it open:
+    - pre scales the input of the residual branch only; the shortcut, with its projection, sees it unscaled.
+    - identity takes the shortcut after its projection, so that C is the same in all blocks of a stage.
+    - 3x3 stands between the BatchNorm after that convolution and its ReLU: the paper does not say on which side of
+      the ReLU. There the squeeze sees signed values, as in the standard placement; a gate that is not negative
+      (sigmoid, ReLU) could be applied after the ReLU with the same result.
+    """
+
+    se: nn.Module
+    placement: str
 
     def forward(self, x: Tensor) -> Tensor:
-        identity = x if self.downsample is None else self.downsample(x)
+        shortcut = _shortcut(self, x)
+        if self.placement == "pre":
+            x = self.se(x)
         x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        x = self.se(self.bn3(self.conv3(x)))
-        return self.relu(x.add_(identity))  # type: ignore[no-any-return]
+        x = self.bn2(self.conv2(x))
+        if self.placement == "3x3":
+            x = self.se(x)
+        x = self.relu(x)
+        return _joined(self, self.bn3(self.conv3(x)), shortcut)
 
 
-BLOCKS = {
+def _shortcut(block: SEBasicBlock | SEBottleneck, x: Tensor) -> Tensor:
+    """What is added to the branch; it may be `x` itself, which nothing may then change in place."""
+    if block.downsample is not None:
+        x = block.downsample(x)
+    return block.se(x) if block.placement == "identity" else x
+
+
+def _joined(block: SEBasicBlock | SEBottleneck, branch: Tensor, shortcut: Tensor) -> Tensor:
+    """The output, from the branch's last BatchNorm and the shortcut."""
+    if block.placement == "standard":
+        branch = block.se(branch)
+    x: Tensor = block.relu(branch.add_(shortcut))
+    return block.se(x) if block.placement == "post" else x
+
+
+RESIDUAL_BLOCKS = {
     "basic": (BasicBlock, SEBasicBlock),
     "bottleneck": (Bottleneck, SEBottleneck),
 }
 """A backbone's residual block without and with `se`."""
 
 
+# ---- network -----------------------------------------------------------------------------------
+
+
 class SqueezeResNet(ResNet):  # type: ignore[misc]
-    """torchvision's ResNet with a choice of squeeze, stem and width; its forward is inherited."""
+    """torchvision's ResNet with a choice of squeeze, stem, stride and width; its forward is inherited."""
 
     def __init__(self, config: ModelConfig) -> None:
         nn.Module.__init__(self)  # ResNet's own would build the stem and stages at width 1
@@ -118,35 +183,33 @@ class SqueezeResNet(ResNet):  # type: ignore[misc]
         )
         self.bn1 = nn.BatchNorm2d(planes[0])
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.Identity() if small else nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        block = BLOCKS[backbone.block][config.squeeze != "baseline"]
-        self.layer1 = self._make_layer(block, planes[0], backbone.depths[0])
-        self.layer2 = self._make_layer(block, planes[1], backbone.depths[1], stride=2)
-        self.layer3 = self._make_layer(block, planes[2], backbone.depths[2], stride=2)
-        self.layer4 = self._make_layer(block, planes[3], backbone.depths[3], stride=2)
+        self.maxpool = POOLS[config.stem]()
+        plain, squeezed = RESIDUAL_BLOCKS[backbone.block]
+        with_se = STAGES[config.stages] if config.stages is not None else ()
+        blocks = [squeezed if stage in with_se else plain for stage in range(4)]
+        self.layer1 = self._make_layer(blocks[0], planes[0], backbone.depths[0])
+        self.layer2 = self._make_layer(blocks[1], planes[1], backbone.depths[1], stride=2)
+        self.layer3 = self._make_layer(blocks[2], planes[2], backbone.depths[2], stride=2)
+        self.layer4 = self._make_layer(blocks[3], planes[3], backbone.depths[3], stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.fc = nn.Linear(planes[3] * backbone.expansion, config.num_classes)
-        if config.squeeze != "baseline":
-            self._add_se(config)
+        if config.stride == "v1":
+            for layer in (self.layer2, self.layer3, self.layer4):
+                layer[0].conv1.stride, layer[0].conv2.stride = layer[0].conv2.stride, layer[0].conv1.stride
+        self._add_se(config)
 
     def _add_se(self, config: ModelConfig) -> None:
-        assert config.reduction is not None
-        assert config.fc_bias is not None
-        channels = BACKBONES[config.backbone].channels(config.width)
-        sizes = stage_sizes(config.image_size, config.stem)
         layers = (self.layer1, self.layer2, self.layer3, self.layer4)
-        for layer, stage_channels, size in zip(layers, channels, sizes, strict=True):
-            for block in layer:
-                squeeze = SQUEEZES[config.squeeze](stage_channels, size, sizes[-1])
-                block.se = SEBlock(squeeze, stage_channels, config.reduction, fc_bias=config.fc_bias)
+        last_size = stage_sizes(config.image_size, config.stem)[-1]
+        for site in sites_of(config):
+            block = layers[site.stage][site.index]
+            block.se = make_block(config, site, last_size)
+            block.placement = config.placement
 
 
-def _start_as_torchvision(model: nn.Module, config: ModelConfig, init: str) -> None:
-    """Draws from torch's global generator in the order in which torchvision does."""
-    rules = weight_rules(model, init=init, zero_init_gamma=config.zero_init_gamma)
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d) and not isinstance(module, Fusion):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    for name, parameter in model.named_parameters():
-        if rules[name].distribution == "constant":
-            nn.init.constant_(parameter, rules[name].scale)
+POOLS: dict[str, Callable[[], nn.Module]] = {
+    "imagenet": lambda: nn.MaxPool2d(3, stride=2, padding=1),
+    "caffe": lambda: nn.MaxPool2d(3, stride=2, ceil_mode=True),
+    "small": nn.Identity,
+}
+"""What follows the first convolution of each of `catalog.STEMS`."""

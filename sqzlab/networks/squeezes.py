@@ -2,58 +2,41 @@
 
 Contract: statistics are float32 whatever the input's half type and whether or not autocast is on; float64 stays
 float64. Every operator is built as `SQUEEZES[name](channels, size, last_size)`, where maps are size x size here and
-last_size x last_size in the network's last stage. The input is the output of a residual branch's last BatchNorm:
-signed, before the addition.
+last_size x last_size in the network's last stage. In the standard placement the input is the output of a residual
+branch's last BatchNorm: signed, before the addition.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import Any
+import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sqzlab.networks.random_squeeze import UniformNoise
-
-
-class Squeeze(nn.Module, ABC):
-    """(N, C, H, W) -> (N, C), in float32 or float64; a subclass gives `statistic`."""
-
-    def __init__(self, channels: int, size: int, last_size: int) -> None:
-        super().__init__()
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.dtype in (torch.float16, torch.bfloat16):
-            x = x.float()  # sums of squares overflow float16 from |x| of 200 on
-        if x.is_meta or not torch.is_autocast_enabled(x.device.type):  # the meta device knows no autocast
-            return self.statistic(x)
-        with torch.autocast(x.device.type, enabled=False):
-            return self.statistic(x)
-
-    @abstractmethod
-    def statistic(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C), both float32 or both float64."""
+from sqzlab.networks.random_squeeze import FrozenNoise, TrainingNoise, UniformNoise
+from sqzlab.networks.statistics import Squeeze as Squeeze
+from sqzlab.networks.statistics import maximum, mean_and_std
 
 
 class Gap(Squeeze):
     """Spatial mean. arXiv:1709.01507 eq. 2."""
+
+    passes = 1
 
     def statistic(self, x: Tensor) -> Tensor:
         return x.mean(dim=(2, 3))  # (N, C)
 
 
 class Gmp(Squeeze):
-    """Spatial maximum. arXiv:1709.01507 table 11.
+    """Spatial maximum; of tied pixels the first receives the gradient. arXiv:1709.01507 table 11."""
 
-    Ties: the first pixel in row-major order receives the whole gradient, in every memory format and on every device.
-    """
+    passes = 1
 
     def statistic(self, x: Tensor) -> Tensor:
-        if x.is_cuda:  # adaptive_max_pool2d runs one thread a map there and its backward is not deterministic
-            return x.flatten(2).max(dim=2).values
-        return F.adaptive_max_pool2d(x, 1).flatten(1)  # with its backward, a sixth of amax's time in channels_last
+        return maximum(x)
 
 
 class Std(Squeeze):
@@ -62,6 +45,8 @@ class Std(Squeeze):
     Its gradient is 0 where a map is constant. Raises ValueError on 1x1 maps, where it is not defined.
     """
 
+    passes = 1
+
     def statistic(self, x: Tensor) -> Tensor:
         return mean_and_std(x)[1]
 
@@ -69,9 +54,101 @@ class Std(Squeeze):
 class GapXStd(Squeeze):
     """Product of spatial mean and unbiased standard deviation; the sign is the mean's. SsENet.PyTorch."""
 
+    passes = 2
+
     def statistic(self, x: Tensor) -> Tensor:
         mean, std = mean_and_std(x)
         return mean * std
+
+
+class Rms(Squeeze):
+    """Root of the mean square, 1e-5 added under it; a negative pixel counts as its magnitude.
+
+    Differs: the 'lp' pooling of Jongchan/attention-module is the root of the sum, and has no gradient at 0.
+    """
+
+    passes = 1
+
+    def statistic(self, x: Tensor) -> Tensor:
+        return (x.square().mean(dim=(2, 3)) + 1e-5).sqrt()  # (N, C)
+
+
+class GeM(Squeeze):
+    """Generalised mean, mean(x^p)^(1/p), with a learned exponent a block that starts at 3. arXiv:1711.02512.
+
+    As in filipradenovic/cnnimageretrieval-pytorch, x is at least 1e-6: negative pixels are discarded, and have no
+    gradient. Computed in logarithms, so that no x^p leaves float32's range.
+    """
+
+    passes = 1
+    initial: ClassVar[Mapping[str, float]] = {"p": 3.0}
+
+    def __init__(self, channels: int, size: int, last_size: int) -> None:
+        super().__init__(channels, size, last_size)
+        self.p = nn.Parameter(torch.full((1,), 3.0))
+
+    def statistic(self, x: Tensor) -> Tensor:
+        total = (self.p * x.clamp(min=1e-6).log()).logsumexp(dim=(2, 3))  # (N, C)
+        return ((total - math.log(x.shape[2] * x.shape[3])) / self.p).exp()
+
+
+class AvgMax(Squeeze):
+    """Half the mean plus half the maximum, whose ties are resolved as gmp's. timm, `add_maxpool` of its squeezes."""
+
+    passes = 2
+
+    def statistic(self, x: Tensor) -> Tensor:
+        return 0.5 * x.mean(dim=(2, 3)) + 0.5 * maximum(x)
+
+
+class Attention(Squeeze):
+    """Mean weighted by a softmax over the pixels of one learned score a pixel, the same for all channels.
+
+    The context modelling of arXiv:1904.11492, as a squeeze alone.
+    """
+
+    passes = 1
+    initial: ClassVar[Mapping[str, float]] = {"score.bias": 0.0}
+
+    def __init__(self, channels: int, size: int, last_size: int) -> None:
+        super().__init__(channels, size, last_size)
+        self.score = FanInConv(channels, 1, 1)
+
+    def statistic(self, x: Tensor) -> Tensor:
+        scores = self.score(x.to(self.score.weight.dtype)).to(x.dtype)  # (N, 1, H, W)
+        weights = scores.flatten(2).softmax(dim=2)  # (N, 1, H * W)
+        return torch.bmm(x.flatten(2), weights.transpose(1, 2)).squeeze(2)  # (N, C)
+
+
+class FanInConv(nn.Conv2d):
+    """A convolution that starts by kaiming_normal of its fan in, as xvjiarui/GCNet's does: its fan out is 1."""
+
+
+class Dct(Squeeze):
+    """One coefficient of the two-dimensional cosine transform a channel, orthonormal. arXiv:2012.11879.
+
+    The first of 16 equal groups of channels takes the mean's frequency (0, 0), the others those that the released
+    FcaNet names top16, in a 7x7 space: at 56x56 they are 8 times as high. Channel c is of group c * 16 // C, so where
+    16 divides C this is FcaNet's layer. Raises ValueError on maps of a size it was not built for, or that 7 does not
+    divide.
+    """
+
+    passes = 1
+    basis: Tensor
+    group: Tensor
+
+    def __init__(self, channels: int, size: int, last_size: int) -> None:
+        super().__init__(channels, size, last_size)
+        if size % 7:
+            raise ValueError(f"frequencies of a 7x7 grid are not those of maps of {size}x{size}")
+        self.size = size
+        self.register_buffer("basis", _cosines(size), persistent=False)
+        self.register_buffer("group", torch.arange(channels) * 16 // channels, persistent=False)
+
+    def statistic(self, x: Tensor) -> Tensor:
+        _check_size(self, x, self.size)
+        basis = self.basis.to(x.dtype)[self.group]  # (C, H, W)
+        return (x * basis).sum(dim=(2, 3))  # (N, C)
 
 
 class Random(Squeeze):
@@ -80,6 +157,8 @@ class Random(Squeeze):
     Differs: there, one generator a process; here, a value depends on what `set_random_keys` is given and no more.
     """
 
+    passes = 0
+
     def __init__(self, channels: int, size: int, last_size: int) -> None:
         super().__init__(channels, size, last_size)
         self.noise = UniformNoise(channels)
@@ -87,6 +166,43 @@ class Random(Squeeze):
     def statistic(self, x: Tensor) -> Tensor:
         noise: Tensor = self.noise(x.shape[0], x.device)
         return noise.to(x.dtype)  # (N, C)
+
+
+class RandomTrain(Squeeze):
+    """The noise of `random` while training, keyed in the same way; at evaluation its mean, 0.5."""
+
+    passes = 0
+
+    def __init__(self, channels: int, size: int, last_size: int) -> None:
+        super().__init__(channels, size, last_size)
+        self.noise = TrainingNoise(channels)
+
+    def statistic(self, x: Tensor) -> Tensor:
+        noise: Tensor = self.noise(x.shape[0], x.device)
+        return noise.to(x.dtype)  # (N, C)
+
+
+class FrozenRandom(Squeeze):
+    """Noise drawn once a channel by the network's seed: the same for every image, while training and at evaluation."""
+
+    passes = 0
+
+    def __init__(self, channels: int, size: int, last_size: int) -> None:
+        super().__init__(channels, size, last_size)
+        self.noise = FrozenNoise(channels)
+
+    def statistic(self, x: Tensor) -> Tensor:
+        noise: Tensor = self.noise(x.shape[0])
+        return noise.to(x.dtype)  # (N, C)
+
+
+class Constant(Squeeze):
+    """Ones: the excitation learns a gate that no image changes."""
+
+    passes = 0
+
+    def statistic(self, x: Tensor) -> Tensor:
+        return x.new_ones(x.shape[:2])  # (N, C)
 
 
 class Fusion(nn.Conv2d):
@@ -99,7 +215,7 @@ class Fusion(nn.Conv2d):
         super().__init__(channels, channels, grid, groups=channels, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        fused = (x * self.weight[:, 0]).sum(dim=(2, 3))  # (N, C)
+        fused = (x * self.weight[:, 0]).sum(dim=(2, 3)).to(self.weight.dtype)  # (N, C)
         return fused if self.bias is None else fused + self.bias
 
 
@@ -109,6 +225,8 @@ class SpatialPyramid(Squeeze):
     doi:10.1016/j.patcog.2021.108159, as in megvii-research/RG-SENet_SP-SENet: cells as adaptive pooling makes them,
     which overlap where 2 or 4 does not divide the size. Raises ValueError on maps of a size it was not built for.
     """
+
+    passes = 3
 
     cells: Tensor
 
@@ -147,6 +265,8 @@ class ResolutionGuided(Squeeze):
     of 8x8, 4x4, 2x2 and a last stage without fusion. Raises ValueError on maps that the windows do not tile.
     """
 
+    passes = 1
+
     def __init__(self, channels: int, size: int, last_size: int) -> None:
         super().__init__(channels, size, last_size)
         grid, rest = divmod(size, last_size)
@@ -172,49 +292,18 @@ SQUEEZES: dict[str, type[Squeeze]] = {
     "random": Random,
     "SP": SpatialPyramid,
     "RG": ResolutionGuided,
+    "rms": Rms,
+    "gem": GeM,
+    "avgmax": AvgMax,
+    "attention": Attention,
+    "dct": Dct,
+    "constant": Constant,
+    "frozen_random": FrozenRandom,
+    "random_train": RandomTrain,
 }
 
 
-# ---- mean and standard deviation ---------------------------------------------------------------
-
-
-def mean_and_std(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Spatial mean and unbiased standard deviation, each (N, C); the latter has gradient 0 where it is 0.
-
-    Raises ValueError on 1x1 maps.
-    """
-    if x.shape[2] * x.shape[3] < 2:
-        raise ValueError("the unbiased standard deviation is not defined on 1x1 maps")
-    mean, std = _MeanAndStd.apply(x)
-    return mean.flatten(1), std.flatten(1)
-
-
-class _MeanAndStd(torch.autograd.Function):
-    """Two passes and a closed-form gradient: a third of the time of torch.std, which is scalar code on the CPU."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        if x.is_cuda:  # one pass, and exact on constant maps as well
-            var, mean = torch.var_mean(x, dim=(2, 3), keepdim=True)
-        else:
-            origin = x[:, :, :1, :1]  # a constant map less its first pixel is exactly 0, and so is its deviation
-            deviation = x - origin
-            offset = deviation.mean(dim=(2, 3), keepdim=True)
-            mean = origin + offset
-            var = deviation.sub_(offset).square_().sum(dim=(2, 3), keepdim=True) / (x.shape[2] * x.shape[3] - 1)
-        std = var.sqrt()
-        ctx.save_for_backward(x, mean, std)
-        return mean, std  # (N, C, 1, 1) each
-
-    @staticmethod
-    def backward(ctx: Any, grad_mean: Tensor, grad_std: Tensor) -> Tensor:
-        x, mean, std = ctx.saved_tensors
-        pixels = x.shape[2] * x.shape[3]
-        slope = grad_std / ((pixels - 1) * std).masked_fill(std == 0, torch.inf)  # 0 on constant maps
-        return torch.addcmul(grad_mean / pixels, x - mean, slope)
-
-
-# ---- cells -------------------------------------------------------------------------------------
+# ---- cells and frequencies ---------------------------------------------------------------------
 
 
 def _cells(size: int) -> Tensor:
@@ -229,6 +318,22 @@ def _cells(size: int) -> Tensor:
             rows[i, i * size // grid : -(-(i + 1) * size // grid)] = 1
         columns.append(torch.einsum("ih,jw->hwij", rows, rows).reshape(size * size, grid * grid))
     return torch.cat(columns, dim=1)
+
+
+_TOP16 = (
+    *((0, 0), (0, 1), (6, 0), (0, 5), (0, 2), (1, 0), (1, 2), (4, 0)),
+    *((5, 0), (1, 6), (3, 0), (0, 4), (0, 6), (0, 3), (3, 5), (2, 2)),
+)
+"""FcaNet's frequencies (down, across) in a 7x7 space, best alone first (cfzd/FcaNet)."""
+
+
+def _cosines(size: int) -> Tensor:
+    """The basis of each of `_TOP16` on maps of size x size, (16, size, size), in float64."""
+    frequencies = torch.tensor(_TOP16, dtype=torch.float64) * (size // 7)  # (16, 2)
+    positions = (torch.arange(size, dtype=torch.float64) + 0.5) / size
+    waves = torch.cos(math.pi * frequencies[:, :, None] * positions)  # (16, 2, size)
+    waves = waves * ((2 - (frequencies == 0).double()) / size).sqrt()[:, :, None]
+    return torch.einsum("kh,kw->khw", waves[:, 0], waves[:, 1])
 
 
 def _check_size(squeeze: Squeeze, x: Tensor, size: int) -> None:

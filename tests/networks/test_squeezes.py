@@ -15,8 +15,17 @@ from sqzlab import catalog
 from sqzlab.networks.squeezes import SQUEEZES, Fusion, Gmp, ResolutionGuided, SpatialPyramid, Squeeze
 
 Array = NDArray[np.float64]
-STATISTICS = [name for name in SQUEEZES if name != "random"]
+STATISTICS = [name for name in SQUEEZES if name not in ("constant", "frozen_random", "random_train", "random")]
 SIZES = [(8, 4), (7, 7), (14, 7), (16, 8), (5, 5), (10, 5), (4, 4)]  # size here, size in the last stage
+TOP16 = (
+    (0, 0, 6, 0, 0, 1, 1, 4, 5, 1, 3, 0, 0, 0, 3, 2),
+    (0, 1, 0, 5, 2, 0, 2, 0, 0, 6, 0, 4, 6, 3, 5, 2),
+)  # down and across, as cfzd/FcaNet lists them
+
+
+def defined(names: list[str], sizes: list[tuple[int, int]]) -> list[tuple[str, int, int]]:
+    """Each name with each size on which it is defined."""
+    return [(name, *size) for name in names for size in sizes if catalog.SQUEEZES[name].undefined_on(*size) is None]
 
 
 def made(name: str, channels: int = 3, size: int = 8, last_size: int = 4) -> Squeeze:
@@ -24,8 +33,9 @@ def made(name: str, channels: int = 3, size: int = 8, last_size: int = 4) -> Squ
     generator = torch.Generator().manual_seed(7)
     squeeze = SQUEEZES[name](channels, size, last_size).double()
     with torch.no_grad():
-        for parameter in squeeze.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+        for key, parameter in squeeze.named_parameters():
+            drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.copy_(2 + drawn.abs() if key == "p" else drawn)
         for key, buffer in squeeze.named_buffers():
             if key.startswith("norm.running"):
                 buffer.copy_(torch.rand(buffer.shape, generator=generator, dtype=torch.float64) + 0.5)
@@ -61,6 +71,13 @@ def statistic(name: str, x: Array, weights: dict[str, Array], c: int) -> float:
         return mean
     if name == "gmp":
         return max(pixels)
+    if name == "avgmax":
+        return (mean + max(pixels)) / 2
+    if name == "rms":
+        return math.sqrt(sum(v * v for v in pixels) / len(pixels) + 1e-5)
+    if name == "gem":
+        p = float(weights["p"][0])
+        return (sum(max(v, 1e-6) ** p for v in pixels) / len(pixels)) ** (1 / p)
     if name == "SP":
         levels = [(weights[f"fusions.{i}.weight"][c, 0], float(weights[f"fusions.{i}.bias"][c])) for i in range(3)]
         return sum(fused(x, weight, bias) for weight, bias in levels)
@@ -70,8 +87,31 @@ def statistic(name: str, x: Array, weights: dict[str, Array], c: int) -> float:
     return std if name == "std" else mean * std
 
 
+def coefficient(x: Array, c: int, channels: int) -> float:
+    """Inner product of channel c's map with FcaNet's filter of its group, equations 3 and 9 of arXiv:2012.11879."""
+    size, group = len(x), c * 16 // channels
+    down, across = (indices[group] * (size // 7) for indices in TOP16)
+
+    def wave(frequency: int, position: int) -> float:
+        scale = math.sqrt((1 if frequency == 0 else 2) / size)
+        return scale * math.cos(math.pi * frequency * (position + 0.5) / size)
+
+    return sum(x[i, j] * wave(down, i) * wave(across, j) for i in range(size) for j in range(size))
+
+
+def attended(x: Array, weights: dict[str, Array]) -> Array:
+    """One image's pixels, (C, H, W), weighted by a softmax over their scores."""
+    pixels = [x[:, i, j] for i in range(x.shape[1]) for j in range(x.shape[2])]
+    scores = [math.exp(weights["score.weight"][0, :, 0, 0] @ pixel + weights["score.bias"][0]) for pixel in pixels]
+    return sum((score * pixel for score, pixel in zip(scores, pixels, strict=True)), np.zeros(len(x))) / sum(scores)
+
+
 def reference(squeeze: Squeeze, name: str, x: Array) -> Array:
     weights = {key: value.numpy() for key, value in squeeze.state_dict().items()}
+    if name == "attention":
+        return np.array([attended(image, weights) for image in x])
+    if name == "dct":
+        return np.array([[coefficient(x[n, c], c, x.shape[1]) for c in range(x.shape[1])] for n in range(x.shape[0])])
     z = np.array([[statistic(name, x[n, c], weights, c) for c in range(x.shape[1])] for n in range(x.shape[0])])
     if "norm.weight" in weights:
         mean, var = weights["norm.running_mean"], weights["norm.running_var"]
@@ -84,24 +124,29 @@ def reference(squeeze: Squeeze, name: str, x: Array) -> Array:
 # ---- values and gradients ----------------------------------------------------------------------
 
 
-def test_names_are_those_of_the_catalog_without_baseline() -> None:
-    assert set(SQUEEZES) == set(catalog.SQUEEZES) - {"baseline"}
+def test_names_are_those_of_the_catalog_that_are_not_whole_blocks() -> None:
+    assert set(SQUEEZES) == {name for name, row in catalog.SQUEEZES.items() if not row.whole} - {"baseline"}
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(("size", "last_size"), SIZES)
-@pytest.mark.parametrize("name", STATISTICS)
+@pytest.mark.parametrize(("name", "size", "last_size"), defined(STATISTICS, SIZES))
 def test_squeeze_equals_loops_over_its_definition(name: str, size: int, last_size: int, training: bool) -> None:
     squeeze, x = made(name, 3, size, last_size).train(training), maps(4, 3, size, size)
     expected = reference(squeeze, name, x.numpy())
     np.testing.assert_allclose(squeeze(x).detach().numpy(), expected, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize(("size", "last_size"), [(8, 4), (7, 7), (10, 5), (4, 4)])
-@pytest.mark.parametrize("name", STATISTICS)
+@pytest.mark.parametrize(("name", "size", "last_size"), defined(STATISTICS, [(8, 4), (7, 7), (10, 5), (4, 4)]))
 def test_gradient_equals_finite_differences(name: str, size: int, last_size: int) -> None:
     x = maps(3, 2, size, size, seed=3).requires_grad_()
-    assert torch.autograd.gradcheck(made(name, 2, size, last_size), (x,))
+    squeeze = made(name, 2, size, last_size)
+    parameters = dict(squeeze.named_parameters())
+
+    def statistic(x: Tensor, *values: Tensor) -> Tensor:
+        given = dict(zip(parameters, values, strict=True))
+        return torch.func.functional_call(squeeze, given, (x,))  # type: ignore[no-any-return]
+
+    assert torch.autograd.gradcheck(statistic, (x, *parameters.values()), fast_mode=size > 5)
 
 
 @pytest.mark.parametrize("grid", [1, 2, 4])
@@ -118,10 +163,10 @@ def test_fusion_equals_the_depthwise_convolution_that_it_is(grid: int) -> None:
     torch.testing.assert_close(fusion(x), F.conv2d(x, fusion.weight, fusion.bias, groups=3).flatten(1))
 
 
-@pytest.mark.parametrize("name", STATISTICS)
-def test_channels_last_gives_the_same_values_and_gradients(name: str) -> None:
-    squeeze = made(name, 3, 8, 4)
-    plain = maps(4, 3, 8, 8).requires_grad_()
+@pytest.mark.parametrize(("name", "size", "last_size"), defined(STATISTICS, [(8, 4), (7, 7)]))
+def test_channels_last_gives_the_same_values_and_gradients(name: str, size: int, last_size: int) -> None:
+    squeeze = made(name, 3, size, last_size)
+    plain = maps(4, 3, size, size).requires_grad_()
     last = plain.detach().to(memory_format=torch.channels_last).requires_grad_()
     squeeze(plain).square().sum().backward()
     squeeze(last).square().sum().backward()
@@ -138,13 +183,31 @@ def test_statistics_are_float32_under_autocast_and_of_half_types(name: str, dtyp
         z = squeeze(x)
     assert z.dtype == torch.float32
     assert z.isfinite().all()
-    if name != "random":
+    if name not in ("random", "random_train"):
         torch.testing.assert_close(z, squeeze.double()(x.double()).float(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", SQUEEZES)
 def test_float64_stays_float64(name: str) -> None:
-    assert made(name)(maps(4, 3, 8, 8)).dtype == torch.float64
+    assert made(name, 3, 7, 7)(maps(4, 3, 7, 7)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("value", [0.0, -1e-20, 2.0, -3.0])
+@pytest.mark.parametrize("name", SQUEEZES)
+def test_gradients_of_constant_maps_are_finite(name: str, value: float) -> None:
+    torch.manual_seed(0)
+    squeeze, x = SQUEEZES[name](3, 7, 7).eval(), torch.full((2, 3, 7, 7), value, requires_grad=True)
+    z = squeeze(x)
+    if z.requires_grad:
+        z.square().sum().backward()
+    found = [z, x.grad, *(parameter.grad for parameter in squeeze.parameters())]
+    assert all(tensor.isfinite().all() for tensor in found if tensor is not None)
+
+
+@pytest.mark.parametrize("name", SQUEEZES)
+def test_passes_are_those_of_reading_the_maps(name: str) -> None:
+    expected = {"SP": 3, "gapXstd": 2, "avgmax": 2, "random": 0, "random_train": 0, "frozen_random": 0, "constant": 0}
+    assert SQUEEZES[name].passes == expected.get(name, 1)
 
 
 # ---- standard deviation ------------------------------------------------------------------------
@@ -208,10 +271,10 @@ def test_windows_that_do_not_tile_are_refused() -> None:
         ResolutionGuided(3, 11, 6)
 
 
-@pytest.mark.parametrize("name", ["SP", "RG"])
-def test_maps_of_another_size_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="was built for maps of 8x8, not 12x8"):
-        made(name, 3, 8, 4)(maps(2, 3, 12, 8))
+@pytest.mark.parametrize(("name", "size", "last_size"), [("SP", 8, 4), ("RG", 8, 4), ("dct", 7, 7)])
+def test_maps_of_another_size_are_refused(name: str, size: int, last_size: int) -> None:
+    with pytest.raises(ValueError, match=f"was built for maps of {size}x{size}, not 14x{size}"):
+        made(name, 3, size, last_size)(maps(2, 3, 14, size))
 
 
 def test_last_stage_of_windows_has_no_parameters_and_clips_the_mean() -> None:

@@ -12,10 +12,19 @@ from scipy import stats
 from torch import Tensor, nn
 
 from sqzlab import catalog, create_model
+from sqzlab.networks.blocks import BLOCKS
 from sqzlab.networks.squeezes import SQUEEZES, Fusion
 from sqzlab.networks.weights import draw_weights, last_norms_of, weight_rules
 
-SMALL: dict[str, Any] = {"num_classes": 10, "image_size": 32, "stem": "small", "width": 0.25}
+SMALL: dict[str, Any] = {"num_classes": 10, "image_size": 56, "stem": "small", "width": 0.5}
+CONSTANTS = {  # what starts at a constant besides norms, by the end of its name
+    "gem": {"se.squeeze.p": 3.0},
+    "attention": {"se.squeeze.score.bias": 0.0},
+    "CBAM": {"se.spatial.norm.weight": 0.0},
+    "SRM": {"se.weight": 0.0},
+    "GCT": {"se.alpha": 1.0, "se.gamma": 0.0, "se.beta": 0.0},
+    "GC": {"se.squeeze.score.bias": 0.0, "se.fc2.weight": 0.0, "se.fc2.bias": 0.0},
+}
 
 
 def weights(squeeze: str, seed: int = 0, backbone: str = "resnet18", **given: Any) -> dict[str, Tensor]:
@@ -23,17 +32,40 @@ def weights(squeeze: str, seed: int = 0, backbone: str = "resnet18", **given: An
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
+def biases(squeeze: str) -> bool | None:
+    """`fc_bias` true, where it applies."""
+    return True if "fc_bias" in catalog.SQUEEZES[squeeze].arguments else None
+
+
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
 def test_all_arms_start_equal_in_every_parameter_that_they_share(backbone: str) -> None:
     arms = {squeeze: weights(squeeze, backbone=backbone) for squeeze in catalog.SQUEEZES}
     for a, b in itertools.combinations(arms.values(), 2):
-        shared = a.keys() & b.keys()
+        shared = {name for name in a.keys() & b.keys() if a[name].shape == b[name].shape}
         assert arms["baseline"].keys() <= shared
         assert all(torch.equal(a[name], b[name]) for name in shared)
 
 
+@pytest.mark.parametrize("stages", ["all", "conv4"])
+@pytest.mark.parametrize("placement", ["pre", "post", "identity", "3x3"])
+def test_placements_start_equal_in_every_parameter_of_the_same_shape(placement: str, stages: str) -> None:
+    standard = weights("SP", backbone="resnet50", fc_bias=True)
+    placed = weights("SP", backbone="resnet50", fc_bias=True, placement=placement, stages=stages)
+    assert placed.keys() == {name for name in standard if stages == "all" or ".se." not in name or "layer3" in name}
+    same = {name for name in placed if placed[name].shape == standard[name].shape}
+    assert all(torch.equal(placed[name], standard[name]) for name in same)
+    others = placed.keys() - same
+    if placement == "3x3":
+        assert others == {name for name in placed if ".se." in name}
+    elif placement == "pre":
+        assert others == {name for name in placed if ".0.se." in name}
+    else:
+        assert not others
+
+
 def test_excitations_are_shared_by_all_squeezes_and_fusions_by_none() -> None:
-    arms = {squeeze: set(weights(squeeze)) - set(weights("baseline")) for squeeze in SQUEEZES}
+    plain = set(weights("baseline"))
+    arms = {squeeze: set(weights(squeeze)) - plain for squeeze in SQUEEZES}
     excitation = arms["gap"]
     assert all(excitation <= names for names in arms.values())
     assert not {name for name in arms["SP"] & arms["RG"] if "fusion" in name}
@@ -53,8 +85,8 @@ def test_every_name_and_seed_draws_different_values(squeeze: str) -> None:
 
 @pytest.mark.parametrize("squeeze", catalog.SQUEEZES)
 def test_every_parameter_follows_its_rule(squeeze: str) -> None:
-    fc_bias = None if squeeze == "baseline" else True
-    model = create_model("resnet50", squeeze, seed=4, num_classes=100, image_size=64 * 2, width=0.5, fc_bias=fc_bias)
+    given: dict[str, Any] = {**SMALL, "num_classes": 100, "width": 0.5, "fc_bias": biases(squeeze)}
+    model = create_model("resnet50", squeeze, seed=4, **given)
     pooled: dict[str, list[Tensor]] = {"normal": [], "uniform": []}
     for name, rule in weight_rules(model).items():
         value = model.get_parameter(name).detach()
@@ -70,8 +102,8 @@ def test_every_parameter_follows_its_rule(squeeze: str) -> None:
 @pytest.mark.parametrize("squeeze", catalog.SQUEEZES)
 def test_rules_are_those_by_which_torch_and_torchvision_start(squeeze: str) -> None:
     torch.manual_seed(0)
-    fc_bias = None if squeeze == "baseline" else True
-    model = create_model("resnet18", squeeze, num_classes=100, image_size=128, fc_bias=fc_bias)  # no seed: their code
+    given: dict[str, Any] = {**SMALL, "num_classes": 100, "width": 0.5, "fc_bias": biases(squeeze)}
+    model = create_model("resnet18", squeeze, **given)  # no seed: their code
     for name, rule in weight_rules(model).items():
         value = model.get_parameter(name).detach().double()
         if rule.distribution == "constant":
@@ -90,13 +122,12 @@ def test_fusions_start_uniform_within_one_over_their_grid(grid: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [None, 0])
-@pytest.mark.parametrize("squeeze", ["baseline", "SP", "RG"])
+@pytest.mark.parametrize("squeeze", catalog.SQUEEZES)
 def test_zero_bias_starts_every_bias_at_0_and_changes_nothing_else(squeeze: str, seed: int | None) -> None:
-    fc_bias = None if squeeze == "baseline" else True
     models = []
     for init in ("torchvision", "zero_bias"):
         torch.manual_seed(0)
-        models.append(create_model("resnet18", squeeze, seed=seed, init=init, fc_bias=fc_bias, **SMALL))
+        models.append(create_model("resnet18", squeeze, seed=seed, init=init, fc_bias=biases(squeeze), **SMALL))
     for (name, usual), (_, zeroed) in zip(models[0].named_parameters(), models[1].named_parameters(), strict=True):
         assert torch.equal(zeroed, torch.zeros_like(usual) if name.endswith("bias") else usual)
 
@@ -108,15 +139,41 @@ def test_zero_init_is_of_the_last_gamma_of_every_branch_in_every_arm(
     squeeze: str, seed: int | None, backbone: str, last: str
 ) -> None:
     model = create_model(backbone, squeeze, seed=seed, zero_init_gamma=True, **SMALL)
-    zeros = {name for name, p in model.named_parameters() if p.ndim == 1 and "weight" in name and not p.any()}
+    gammas = {name for name, p in model.named_parameters() if p.ndim == 1 and "weight" in name and ".se." not in name}
+    zeros = {name for name in gammas if not model.get_parameter(name).any()}
     assert zeros == {name for name, _ in model.named_parameters() if name.endswith(f"{last}.weight")}
     assert len(zeros) == len(last_norms_of(model)) == sum(catalog.BACKBONES[backbone].depths)
+
+
+@pytest.mark.parametrize("init", catalog.INITS)
+@pytest.mark.parametrize("seed", [None, 0])
+@pytest.mark.parametrize("squeeze", CONSTANTS)
+def test_what_a_block_says_of_its_start_holds(squeeze: str, seed: int | None, init: str) -> None:
+    model = create_model("resnet18", squeeze, seed=seed, init=init, **SMALL)
+    for name, constant in CONSTANTS[squeeze].items():
+        found = [value for key, value in model.named_parameters() if key.endswith(f".{name}")]
+        assert len(found) == sum(catalog.BACKBONES["resnet18"].depths)
+        assert all(torch.equal(value, torch.full_like(value, constant)) for value in found)
+
+
+@pytest.mark.parametrize("squeeze", [name for name, row in catalog.SQUEEZES.items() if row.arguments])
+def test_what_a_block_says_of_its_start_names_parameters(squeeze: str) -> None:
+    model = create_model("resnet18", squeeze, **SMALL)
+    said = {f"{path}.{name}" for path, module in model.named_modules() for name in getattr(type(module), "initial", {})}
+    assert said <= {name for name, _ in model.named_parameters()}
+    assert {f"se.{name.partition('.se.')[2]}" for name in said} == set(CONSTANTS.get(squeeze, ()))
+
+
+def test_every_block_of_the_catalog_has_a_class() -> None:
+    whole = [name for name, row in catalog.SQUEEZES.items() if row.whole]
+    assert whole == list(BLOCKS)
+    assert ["baseline", *SQUEEZES, *BLOCKS] == list(catalog.SQUEEZES)
 
 
 def test_drawing_again_resets_everything_whatever_came_before() -> None:
     fresh = create_model("resnet18", "SP", seed=3, **SMALL)
     used = create_model("resnet18", "SP", seed=8, **SMALL)
-    used(torch.randn(4, 3, 32, 32))
+    used(torch.randn(4, 3, 56, 56))
     draw_weights(used, 3)
     for (name, a), (_, b) in zip(fresh.state_dict().items(), used.state_dict().items(), strict=True):
         assert torch.equal(a, b), name
