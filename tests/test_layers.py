@@ -21,14 +21,15 @@ LAYERS = (  # lowest first; the parts of one layer do not import each other
     ("networks", "data", "study", "analysis"),
     ("training",),
     ("runs",),
-    ("slurm",),
+    ("slurm", "inference"),
     ("launching",),
+    ("commands",),
     ("__main__",),
 )
 HEIGHT = {part: height for height, parts in enumerate(LAYERS) for part in parts}
-WITH_TORCH = ("networks", "data", "training", "runs")
+WITH_TORCH = ("networks", "data", "training", "runs", "inference")
 FREE_AMONG_TORCH = {
-    *("sqzlab.data.fingerprint", "sqzlab.data.class_folders"),
+    *("sqzlab.data.fingerprint", "sqzlab.data.class_folders", "sqzlab.data.image_list"),
     *("sqzlab.runs.files", "sqzlab.runs.lease", "sqzlab.runs.code", "sqzlab.runs.stop"),
 }
 TORCH = {"torch", "torchvision", "timm"}
