@@ -23,7 +23,8 @@ class PublishedRow:
     variant: str
     top1_err: float  # percent
     top5_err: float | None
-    gflops: str  # as printed
+    gflops: str  # as printed, like the parameters; '' where there are none
+    params_m: str
 
     @property
     def arm(self) -> str | None:
@@ -64,7 +65,7 @@ def read_published(path: Path) -> tuple[PublishedRow, ...]:
                 try:
                     errors = float(row["top1_err"]), float(row["top5_err"]) if row["top5_err"] else None
                     named = row["source"], row["table"], row["backbone"], row["variant"]
-                    rows.append(PublishedRow(*named, *errors, row["gflops"]))
+                    rows.append(PublishedRow(*named, *errors, row["gflops"], row["params_m"]))
                 except (KeyError, TypeError, ValueError) as error:
                     told = f"no column {error}" if isinstance(error, KeyError) else str(error)
                     raise ConfigError(f"{path}:{number}: {told}; valid: the form of results/published.csv") from None
@@ -151,7 +152,7 @@ BACKBONE_NAMES = {
     **{f"ResNeXt-{depth}": f"resnext{depth}_32x4d" for depth in (50, 101)},
 }
 VARIANTS = {
-    **{name: name for name in ("baseline", "gap", "gmp", "std", "gapXstd", "random")},
+    **{name: name for name in ("baseline", "gap", "gmp", "std", "gapXstd", "random", "CBAM")},
     **{"base": "baseline", "base (re-implementation)": "baseline", "SE": "gap", "SPSE": "SP", "RGSE": "RG"},
 }
 MISLABELLED = (

@@ -30,6 +30,7 @@ from sqzlab.runs.files import read_json, write_json
 class Cost:
     params: int
     macs: int  # of convolutions and linear layers, one image
+    paper_ops: int  # the same with additions and a block's passes, as papers count GFLOPs
     parameters: dict[str, Any]  # name: [shape, rule that draws it]
 
 
@@ -64,7 +65,7 @@ def _cached(model: ModelConfig) -> Cost | None:
     try:
         values = read_json(_path(model))
         return Cost(**values) if values else None
-    except (OSError, TypeError):
+    except (OSError, TypeError):  # TypeError: of another form, such as an older one
         return None
 
 

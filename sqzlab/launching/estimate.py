@@ -292,13 +292,19 @@ SPEEDS = {
 A100 = 2500 / 1218.01
 """How much faster an A100 is: ResNet-50, mixed precision, 2,470 images/s in NVIDIA's DeepLearningExamples (PyTorch,
 21.03), 2,600 in timm's issue 1491."""
-PASSES = {"baseline": 0, "gap": 13, "gmp": 17.5, "std": 17, "gapXstd": 21.5, "random": 8, "SP": 23, "RG": 13}
-"""How often a squeeze and its scale read or write the block's map, forward and backward, each operation by itself.
-Counted from the formulas of their gradients; the time beside `gap`'s is taken to be in proportion."""
+PASSES = {
+    **{"baseline": 0, "gap": 13, "gmp": 17.5, "std": 17, "gapXstd": 21.5, "random": 8, "SP": 23, "RG": 13},
+    **{"rms": 18, "gem": 39, "avgmax": 22.5, "attention": 20, "dct": 15},
+    **{"constant": 8, "frozen_random": 8, "random_train": 8},
+    **{"no_squeeze": 23, "CBAM": 44.5, "SRM": 21.5, "ECA": 13, "GCT": 18, "GSoP": 24, "GC": 15},
+}
+"""How often a squeeze and its scale, or a whole block, read or write the block's map, forward and backward, each
+operation by itself. Counted from the formulas of their gradients; the time beside `gap`'s is taken to be in
+proportion."""
 FP32 = 6.0
 """How much slower than bf16: without tensor cores (we turn TF32 off) ResNet-50's 24.5 GFLOP an image at 19.5 TFLOP/s
 allow 800 images/s at most, of which we take a half."""
-DECODED = ("imagenet", "imagefolder")
+DECODED = ("imagenet", "imagefolder", "imagelist")
 DECODED_PER_CORE_S = 400  # JPEGs of ImageNet
 CPU_MACS_PER_S = 5.5e9
 """MACs of the forward pass, times images trained, a second and core: the median of results/squeeze_ablation-laptop

@@ -67,6 +67,8 @@ def _weight_faults(run: Run, other: Run, costs: Mapping[ModelConfig, Cost]) -> l
         lacking = {name for name in mine.keys() ^ theirs.keys() if ".se." not in name}
         if lacking:
             return [f"arm {arm}: only one of it and the baseline has {', '.join(sorted(lacking)[:3])}"]
+    if run.config.model.zero_init_gamma != other.config.model.zero_init_gamma:
+        return []  # an axis says so, or `parity_faults` has told it
     unlike = [name for name in mine.keys() & theirs.keys() if mine[name] != theirs[name] and ".se." not in name]
     if unlike and run.config.model.backbone == other.config.model.backbone:
         return [f"arm {arm}: {sorted(unlike)[0]} does not start as the baseline's"]

@@ -61,7 +61,7 @@ def test_every_row_of_the_sprg_readme_comes_out_as_it_was_printed(raw: list[dict
 
 def test_published_names_stand_for_names_of_the_catalog() -> None:
     assert set(BACKBONE_NAMES.values()) <= set(BACKBONES)
-    assert set(VARIANTS.values()) == set(SQUEEZES)
+    assert set(VARIANTS.values()) <= set(SQUEEZES)
 
 
 def test_mislabelled_arms_match_the_network_that_was_built_and_give_no_difference() -> None:

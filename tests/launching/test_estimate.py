@@ -71,7 +71,7 @@ def gpu_costs() -> dict[ModelConfig, Cost]:
 
 
 def costs_of(runs: Iterable[Run], macs: int = 1000, params: int = 0) -> dict[ModelConfig, Cost]:
-    return {run.config.model: Cost(params, macs, {}) for run in runs}
+    return {run.config.model: Cost(params, macs, macs, {}) for run in runs}
 
 
 def states(study: Study, **by_number: Status) -> dict[str, Status]:
@@ -109,7 +109,7 @@ def test_an_arm_with_finished_seeds_takes_their_mean(study: Path, tmp_path: Path
 def test_an_arm_without_is_scaled_by_its_macs_images_and_epochs(study: Path, tmp_path: Path) -> None:
     study_ = load_study(study)
     baseline, gap = (run.config.model for run in study_.runs[::2])
-    costs = {baseline: Cost(0, 1000, {}), gap: Cost(0, 1500, {})}
+    costs = {baseline: Cost(0, 1000, 1000, {}), gap: Cost(0, 1500, 1500, {})}
     expected = estimate(study_, tmp_path, costs, states(study_, r0=done(100)), jobs=1)
     assert expected.needed_hours == pytest.approx((100 + 2 * 150) / 3600)
     assert expected.wall_s == pytest.approx(400)
@@ -260,7 +260,7 @@ def test_runs_that_share_a_job_take_as_long_as_its_longest_and_share_its_hours(s
     study.write_text(study.read_text() + "slurm: {gpus: 1, runs_per_job: 2}\n")
     study_ = load_study(study, overrides=["train.device=cuda"])
     baseline, gap = (run.config.model for run in study_.runs[::2])
-    costs = {baseline: Cost(0, 1000, {}), gap: Cost(0, 3000, {})}
+    costs = {baseline: Cost(0, 1000, 1000, {}), gap: Cost(0, 3000, 3000, {})}
     chosen = study_.runs[1:]
     found = states(study_, r0=done(100))
     expected = estimate(study_, tmp_path, costs, found, jobs=1, chosen=chosen)
