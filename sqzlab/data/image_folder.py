@@ -1,8 +1,9 @@
-"""Class folders of image files with the standard crops of ImageNet training.
+"""Class folders and lists of image files with the standard crops of ImageNet training.
 
 Training: a random part of 8 to 100 % of the area with an aspect of 3/4 to 4/3, resized, flipped half of the time.
 Validation: the short side resized to 256/224 of the crop's, then the centre. Both bilinear with antialiasing on
 uint8. Files are decoded by Pillow and converted to RGB, as torchvision's default loader does.
+Differs: 16 bits a channel become 8 by their upper half, where Pillow's conversion makes 255 of all above it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sqzlab.data.class_folders import class_names, data_folder, image_names
+from sqzlab.data.image_list import ImageList, check_files, read_lists
 from sqzlab.data.order import image_rng
 from sqzlab.data.source import IMAGENET_MEAN, IMAGENET_STD, Source
 from sqzlab.errors import UnavailableError
@@ -27,7 +29,7 @@ AREA = (0.08, 1.0)
 ASPECT = (3 / 4, 4 / 3)
 TRIES = 10
 
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error)
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error)
 """What Pillow's decoders raise on broken files."""
 
 
@@ -46,18 +48,15 @@ class Paths:
         return len(self._ends) - 1
 
 
-class FolderSource(Source):
-    """`root/train/<class>/<image>` and `root/val/<class>/<image>`."""
+class FileSource(Source):
+    """Images in files below one folder, by paths relative to it."""
 
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     in_processes = True
-
-    def __init__(self, name: str, root: str | None, image_size: int) -> None:
-        self.folder, self.image_size = data_folder(name, root), image_size
-        classes = class_names(name, self.folder)
-        self.classes = len(classes)
-        self.train_paths, self.train_labels = _listed(name, self.folder, "train", classes)
-        self.val_paths, self.val_labels = _listed(name, self.folder, "val", classes)
+    folder: Path
+    image_size: int
+    train_paths: Paths
+    val_paths: Paths
 
     def train_batch(self, seed: int, epoch: int, index: NDArray[np.int64]) -> Tensor:
         return torch.stack([self._train_image(seed, epoch, int(i)) for i in index])
@@ -76,13 +75,65 @@ class FolderSource(Source):
         return image.flip(2) if rng.random() < 0.5 else image
 
     def _decode(self, path: str) -> Tensor:
-        file = self.folder / path
-        try:
-            with Image.open(file) as image:
-                pixels = np.array(image.convert("RGB"))  # (H, W, 3)
-        except (*_UNREADABLE, Image.DecompressionBombError) as error:
-            raise UnavailableError(f"image {str(file)!r} cannot be read ({error})") from None
-        return torch.from_numpy(pixels).permute(2, 0, 1)
+        return decode(self.folder / path)
+
+
+class FolderSource(FileSource):
+    """`root/train/<class>/<image>` and `root/val/<class>/<image>`."""
+
+    def __init__(self, name: str, root: str | None, image_size: int) -> None:
+        self.folder, self.image_size = data_folder(name, root), image_size
+        classes = class_names(name, self.folder)
+        self.classes = len(classes)
+        self.train_paths, self.train_labels = _listed(name, self.folder, "train", classes)
+        self.val_paths, self.val_labels = _listed(name, self.folder, "val", classes)
+
+
+class ListSource(FileSource):
+    """The images that two text files name, in the order of their lines.
+
+    Raises UnavailableError where images are missing or the lists are not those with `digest`.
+    """
+
+    def __init__(
+        self, root: str | None, train_list: str | None, val_list: str | None, image_size: int, digest: str | None
+    ) -> None:
+        self.folder, self.image_size = data_folder("imagelist", root), image_size
+        lists = read_lists(train_list, val_list)
+        if lists.digest != digest:
+            raise UnavailableError(
+                f"data set 'imagelist': {train_list!r} and {val_list!r} have the digest {lists.digest}, but the run "
+                f"was planned with {digest}"
+            )
+        check_files(self.folder, lists)
+        self.classes = lists.classes
+        self.train_paths, self.train_labels = _of_list(lists.train)
+        self.val_paths, self.val_labels = _of_list(lists.val)
+
+
+def decode(file: Path) -> Tensor:
+    """uint8 (3, H, W); of an animation its first picture. Raises UnavailableError, which names the file."""
+    try:
+        with Image.open(file) as image:
+            pixels = np.array(in_colour(image))  # (H, W, 3)
+    except (*UNREADABLE, Image.DecompressionBombError) as error:
+        raise UnavailableError(f"image {str(file)!r} cannot be read ({error})") from None
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def in_colour(image: Image.Image) -> Image.Image:
+    """In RGB. Raises ValueError where its values have no common scale."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError("32 bits a channel have no common scale; valid: 8 or 16")
+    if isinstance(image.info.get("transparency"), bytes):  # else Pillow warns; the colours come out the same
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+_SIXTEEN = ("PNG", "PPM")
+"""Formats whose 16-bit grey images Pillow opens, or once opened, with 32 bits."""
 
 
 def random_part(rng: np.random.Generator, height: int, width: int) -> tuple[int, int, int, int]:
@@ -124,3 +175,7 @@ def _listed(name: str, folder: Path, split: str, classes: list[str]) -> tuple[Pa
     images = [image_names(name, folder / split / c) for c in classes]
     paths = Paths([f"{split}/{c}/{image}" for c, found in zip(classes, images, strict=True) for image in found])
     return paths, torch.arange(len(classes)).repeat_interleave(torch.tensor([len(found) for found in images]))
+
+
+def _of_list(listed: ImageList) -> tuple[Paths, Tensor]:
+    return Paths(listed.names), torch.from_numpy(np.array(listed.labels, dtype=np.int64))

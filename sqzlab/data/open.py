@@ -18,7 +18,7 @@ from sqzlab.config import DataConfig
 from sqzlab.data.cifar import open_cifar
 from sqzlab.data.digits import open_digits
 from sqzlab.data.generated import GeneratedSource
-from sqzlab.data.image_folder import FolderSource
+from sqzlab.data.image_folder import FolderSource, ListSource
 from sqzlab.data.order import permutation
 from sqzlab.data.source import Source, Statistic
 from sqzlab.data.workers import made_in_processes
@@ -88,7 +88,7 @@ class Data:
         self.val_steps = -(-self.val_images // val_batch_size)
         self.mean: Statistic = source.mean
         self.std: Statistic = source.std
-        self.order_hash = _order_hash(source)
+        self.order_hash = order_hash(source.val_names(), source.val_labels)
 
     def train_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """This process's part of one epoch's full batches, from number `start` on; no image before it is decoded."""
@@ -133,9 +133,10 @@ def _val_batch(source: Source, index: Index) -> Batch:
     return Batch(source.val_batch(index), source.val_labels[at], at)
 
 
-def _order_hash(source: Source) -> str:
+def order_hash(names: Sequence[str], labels: Tensor) -> str:
+    """What tells validation images apart, and their order: names as `Source.val_names` has them, and labels (n,)."""
     digest = hashlib.sha256()
-    for name, label in zip(source.val_names(), source.val_labels.tolist(), strict=True):
+    for name, label in zip(names, labels.tolist(), strict=True):
         digest.update(os.fsencode(f"{name}\0{label}\0"))
     return digest.hexdigest()
 
@@ -150,5 +151,8 @@ SOURCES: dict[str, Callable[[DataConfig], Source]] = {
     "imagefolder": lambda config: FolderSource(config.name, config.root, config.image_size),
     "cifar10": lambda config: open_cifar(config.name, config.root),
     "cifar100": lambda config: open_cifar(config.name, config.root),
+    "imagelist": lambda config: ListSource(
+        config.root, config.train_list, config.val_list, config.image_size, config.lists_digest
+    ),
     "generated": lambda config: GeneratedSource(config.image_size),
 }

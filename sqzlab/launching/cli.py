@@ -105,18 +105,18 @@ def _launch(arguments: argparse.Namespace) -> int:
 
 
 def _study(arguments: argparse.Namespace, console: Console) -> Study:
-    from sqzlab.data.fingerprint import count
+    from sqzlab.data.fingerprint import count, digests
     from sqzlab.study.study import load_study
 
     trying = arguments.dry_run or arguments.debug or arguments.status or arguments.watch or arguments.cancel
     root = os.environ.get(IMAGENET_DIR)
 
-    def counts(name: str, root: str | None) -> tuple[int, int, int] | None:
-        return None if trying and root is None else count(name, root)
+    def counts(name: str, root: str | None, *lists: str) -> tuple[int, int, int] | None:
+        return None if trying and root is None else count(name, root, *lists)
 
     profile = arguments.profile or _default_profile(arguments, console)
     roots = {"imagenet": root} if root else {}
-    study = load_study(arguments.study, profile, overrides=arguments.set, counts=counts, roots=roots)
+    study = load_study(arguments.study, profile, overrides=arguments.set, counts=counts, digests=digests, roots=roots)
     if arguments.debug:
         from sqzlab.launching.devices import visible_gpus
         from sqzlab.launching.plan import debugged

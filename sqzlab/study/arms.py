@@ -24,6 +24,9 @@ SET = "--set"
 
 Counts = tuple[int, int, int]
 """Classes, training images, validation images."""
+LISTS = ("data.train_list", "data.val_list")
+FILES = (*LISTS, "train.pretrained")
+"""Keys that name a file whose content is part of a run's identity."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Expansion:
     sound: bool  # false: parts of the file could not be used, so that what seems to be missing is no news
     overrides: Mapping[str, Node] = field(default_factory=dict)
     roots: Mapping[str, str] = field(default_factory=dict)
-    counted: Mapping[tuple[str, str | None], Counts | None] = field(default_factory=dict)
+    counted: Mapping[tuple[str | None, ...], Counts | None] = field(default_factory=dict)
+    digests: Mapping[tuple[str | None, ...], Mapping[str, str]] = field(default_factory=dict)
 
     def arms(self) -> list[Arm]:
         """Every arm in the matrix' order; what is wrong with one is added to the faults."""
@@ -131,9 +135,13 @@ class Expansion:
         dataset = DATASETS.get(str(values.get("data.name")))
         if dataset is not None and dataset.needs_root and values["data.name"] in self.roots:
             values.setdefault("data.root", self.roots[values["data.name"]])
-        counts = self.counted.get((str(values.get("data.name")), values.get("data.root")))
+        counts = self.counted.get(data_of(values))
         slurm = self._resources(self._stated(section, combination, values, counts), values)
-        config = resolve(values, (self.layout.seeds or (0,))[0], counts)
+        config = resolve(values, (self.layout.seeds or (0,))[0], counts, self.digests.get(files_of(values)))
+        if dataset is DATASETS["imagelist"] and not all(values.get(key) for key in LISTS):
+            broken = True
+            text = f"'imagelist' needs {' and '.join(LISTS)}; valid: paths of text files, `name label` a line"
+            self._report([("data.name", text)], combination, nodes, told)
         if isinstance(config, list):
             self._report(config, combination, nodes, told)
         resolved = config if isinstance(config, Config) and not broken else None
@@ -276,9 +284,25 @@ def _count(values: Mapping[str, Any], key: str) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 1
 
 
+def data_of(values: Mapping[str, Any]) -> tuple[str | None, ...]:
+    """(name, root) of a data set, and the two lists of one that has them: what its images are counted by."""
+    lists = [values[key] for key in LISTS] if all(values.get(key) for key in LISTS) else []
+    return (str(values.get("data.name")), values.get("data.root"), *lists)
+
+
+def files_of(values: Mapping[str, Any]) -> tuple[str | None, ...]:
+    """The values of FILES."""
+    return tuple(values.get(key) for key in FILES)
+
+
 def _identity(config: Config) -> object:
-    """Equal where the runs are the same; without the cost of a digest."""
-    return tuple(
+    """Equal where the runs are the same; without the cost of a digest. A file that was not read stands for itself."""
+    data, train = config.data, config.train
+    unread = (
+        None if data.lists_digest else (data.train_list, data.val_list),
+        None if train.pretrained_digest else train.pretrained,
+    )
+    return unread, tuple(
         value
         for section in SECTIONS
         for name, value in getattr(config, section).__dict__.items()

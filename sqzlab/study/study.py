@@ -11,7 +11,7 @@ from typing import Any
 from sqzlab.config import KEYS, Config, why_not
 from sqzlab.errors import ConfigError, choices
 from sqzlab.run import Run, Value
-from sqzlab.study.arms import SET, Arm, Counts, Expansion
+from sqzlab.study.arms import LISTS, SET, Arm, Counts, Expansion, data_of, files_of
 from sqzlab.study.baseline import Cell, counterparts, describe, token
 from sqzlab.study.budget import read_budget
 from sqzlab.study.faults import FILE, Faults
@@ -71,15 +71,17 @@ def load_study(
     profile: str | None = None,
     *,
     overrides: Sequence[str] = (),
-    counts: Callable[[str, str | None], Counts | None] | None = None,
+    counts: Callable[..., Counts | None] | None = None,
+    digests: Callable[[str | None, str | None, str | None], Mapping[str, str]] | None = None,
     roots: Mapping[str, str] | None = None,
 ) -> Study:
     """The study in `path`. Raises ConfigError with every fault of the file, those of other profiles included.
 
     Without `profile` it is `imagenet` where the file has that, else the file without a profile. `overrides` are
     `KEY=VALUE`, laid over every arm that they apply to. `counts(name, root)` are the classes, training and
-    validation images found in a data set, asked of the chosen profile only; `roots` are the folders of data sets
-    for which the study names none.
+    validation images found in a data set, `counts(name, root, train_list, val_list)` in one with lists;
+    `digests(train_list, val_list, pretrained)` are those of the files' content, by their keys. Both are asked of the
+    chosen profile only; `roots` are the folders of data sets for which the study names none.
     """
     path = Path(path)
     file, faults = read_study_file(path)
@@ -106,9 +108,11 @@ def load_study(
     faults.raise_any(expanded, file.profile_nodes)
     assert study is not None  # what was chosen has been expanded, or is a fault
     expansion, arms, budget = study
-    if counts is not None and (counted := _count(arms, counts)):
+    counted = _count(arms, counts) if counts is not None else {}
+    read = {files: digests(*files) for files in _files(arms)} if digests is not None else {}
+    if counted or read:
         faults.profile = chosen
-        arms = replace(expansion, counted=counted).arms()
+        arms = replace(expansion, counted=counted, digests=read).arms()
         faults.raise_any(expanded, file.profile_nodes)
     layout = expansion.layout
     seeds = layout.seeds or ()
@@ -246,15 +250,20 @@ def _override(key: str, text: str, faults: Faults) -> Node | None:
     return None if document.faults else document.root
 
 
-def _count(arms: Iterable[Arm], counts: Callable[[str, str | None], Counts | None]) -> dict[Any, Counts | None]:
+def _count(arms: Iterable[Arm], counts: Callable[..., Counts | None]) -> dict[tuple[str | None, ...], Counts | None]:
     """What was counted in the data sets of these arms; empty where it is what they have been resolved with."""
     resolved = {}
     for arm in arms:
         if arm.config is not None:
             data = arm.config.data
-            resolved[data.name, data.root] = (data.classes, data.train_images, data.val_images)
-    counted = {pair: counts(*pair) for pair in resolved}
-    return counted if any(found not in (None, resolved[pair]) for pair, found in counted.items()) else {}
+            resolved[data_of(arm.values)] = (data.classes, data.train_images, data.val_images)
+    counted = {source: counts(*source) for source in resolved}
+    return counted if any(found not in (None, resolved[source]) for source, found in counted.items()) else {}
+
+
+def _files(arms: Iterable[Arm]) -> dict[tuple[str | None, ...], None]:
+    """What `files_of` these arms tells apart, without those that name no file."""
+    return dict.fromkeys(files for arm in arms if arm.config is not None and any(files := files_of(arm.values)))
 
 
 # ---- arms --------------------------------------------------------------------------------------
@@ -263,7 +272,9 @@ _FOLLOWERS: dict[str, set[str]] = {
     "train.recipe": {key for key in KEYS if key.startswith("train.")} | {"model.zero_init_gamma"},
     "train.schedule": {"train.milestones", "train.gamma"},
     "train.epochs": {"train.milestones"},
-    "data.name": {"data.image_size", "data.root"},
+    "data.name": {"data.image_size", "data.root", *LISTS},
+    "model.backbone": {"train.pretrained"},
+    "model.squeeze": {"train.pretrained"},
 }
 """Keys whose defaults follow another key: they may differ where an axis names that one."""
 _NEUTRAL = ("data.workers", "train.checkpoint_s", "train.checkpoint_steps")
@@ -272,7 +283,8 @@ _NEUTRAL = ("data.workers", "train.checkpoint_s", "train.checkpoint_steps")
 
 def given(config: Config) -> dict[str, Any]:
     """The values that decide which keys apply, as `why_not` reads them."""
-    return {key: _field(config, key) for key in ("model.squeeze", "train.recipe", "train.schedule", "data.name")}
+    keys = ("model.backbone", "model.squeeze", "train.recipe", "train.schedule", "train.pretrained", "data.name")
+    return {key: _field(config, key) for key in keys}
 
 
 def _unequal(ours: Config, theirs: Config, axes: Sequence[str]) -> list[str]:

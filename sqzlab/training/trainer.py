@@ -27,10 +27,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sqzlab.config import Config
+from sqzlab.data.fingerprint import pretrained_digest
+from sqzlab.data.image_list import expanded
 from sqzlab.data.open import Batch, Data
+from sqzlab.errors import UnavailableError
+from sqzlab.networks.pretrained import load_pretrained
 from sqzlab.networks.random_squeeze import set_random_keys
 from sqzlab.networks.resnet import build
-from sqzlab.training.optimizer import make_optimizer
+from sqzlab.training.optimizer import make_optimizer, set_rate
 from sqzlab.training.schedule import learning_rate
 from sqzlab.training.sync_batch_norm import synchronise
 from sqzlab.training.world import World
@@ -62,7 +66,9 @@ class Trainer:
         self.config, self.data, self.device, self.world = config, data, device, world or World()
         set_numerics(config)
         self.dtype = torch.float64 if train.precision == "fp64" else torch.float32
-        self.model = build(config.model, seed=config.seed, init=train.init).to(device, self.dtype)
+        model = build(config.model, seed=config.seed, init=train.init)
+        pretrained = _start_from(config, model, warn=self.world.rank == 0)  # a saved state is laid over it
+        self.model = model.to(device, self.dtype)
         if train.sync_batch_norm:
             synchronise(self.model, self.world)
         if train.channels_last:
@@ -71,7 +77,7 @@ class Trainer:
         if train.compile:  # static: else a graph, and with it the bits, depends on the shapes that came before it
             torch.compiler.reset()  # past its recompile limit, a process would go on uncompiled without a word
             self.network = torch.compile(self.model, dynamic=False)  # type: ignore[assignment]
-        self.optimizer = make_optimizer(self.model, train)
+        self.optimizer = make_optimizer(self.model, train, pretrained)
         self.mean = 255 * torch.tensor(data.mean, dtype=self.dtype, device=device).view(1, 3, 1, 1)
         self.std = 255 * torch.tensor(data.std, dtype=self.dtype, device=device).view(1, 3, 1, 1)
         self.steps_per_epoch = min(data.steps_per_epoch, train.limit_batches or data.steps_per_epoch)
@@ -103,8 +109,7 @@ class Trainer:
 
     def _train_step(self, batch: Batch) -> None:
         train = self.config.train
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(train, self.step, self.steps_per_epoch)
+        set_rate(self.optimizer, learning_rate(train, self.step, self.steps_per_epoch))
         logits, labels = self._predict(self.trained, batch, TRAIN)  # (N, classes), (N,)
         loss = F.cross_entropy(logits, labels, label_smoothing=train.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
@@ -224,13 +229,34 @@ class Trainer:
             self.sums.copy_(sums.sum(0) * (self.world.rank == 0))
 
     def shared_weights_digest(self) -> str:
-        """SHA-256 over the weights that every arm has (all outside the SE blocks), in the order of their names."""
+        """SHA-256 over the weights that every arm has (all outside the SE blocks), in the order of their names.
+
+        Pretrained ones count but for powers of two, by which layers take back the factor of a block that is new.
+        """
         digest = hashlib.sha256()
         for name, value in sorted(self.model.named_parameters()):
             if ".se." not in name:
+                weights = value.detach().cpu().contiguous().numpy()
                 digest.update(name.encode())
-                digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+                digest.update((np.frexp(weights)[0] if self.config.train.pretrained else weights).tobytes())
         return digest.hexdigest()[:16]
+
+
+def _start_from(config: Config, model: nn.Module, *, warn: bool) -> tuple[str, ...]:
+    """Lays `train.pretrained` over the drawn weights and returns the names of what it has.
+
+    Raises UnavailableError where it is not the file that the run was planned with.
+    """
+    train = config.train
+    if train.pretrained is None:
+        return ()
+    found = pretrained_digest(train.pretrained)
+    if found != train.pretrained_digest:
+        raise UnavailableError(
+            f"train.pretrained: {train.pretrained!r} has the digest {found}, but the run was planned with "
+            f"{train.pretrained_digest}"
+        )
+    return load_pretrained(model, config.model, expanded(train.pretrained), warn=warn).loaded
 
 
 def set_numerics(config: Config) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from sqzlab.catalog import DATASETS
 from sqzlab.config import DataConfig
+from sqzlab.data.image_list import read_lists
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,6 +56,18 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def lists(folders, tmp_path_factory):
+    """Paths of a training and a validation list of all these images, the last one first."""
+    paths = []
+    for split in ("train", "val"):
+        files = sorted(file for file in (folders / split).glob("*/*") if file.name != "notes.txt")
+        lines = [f"{file.relative_to(folders)} {file.parent.name[-1]}\n" for file in reversed(files)]
+        paths.append(tmp_path_factory.mktemp("lists") / f"{split}.txt")
+        paths[-1].write_text("".join(lines))
+    return tuple(map(str, paths))
+
+
+@pytest.fixture(scope="session")
 def cifar(tmp_path_factory):
     """Both archives, extracted, with 10 images in each of their files."""
     root = tmp_path_factory.mktemp("cifar")
@@ -89,11 +102,12 @@ def _written(file, content):
 
 
 @pytest.fixture
-def config_of(folders, cifar):
+def config_of(folders, lists, cifar):
     """`config_of(name, **changes)`: the DataConfig of a small data set of each kind."""
 
     def config(name, **changes):
-        found = {"imagefolder": (2, 11, 5), "imagenet": (2, 9, 5), "cifar10": (10, 50, 10), "cifar100": (100, 10, 10)}
+        found = {"imagefolder": (2, 11, 5), "imagelist": (2, 11, 5), "imagenet": (2, 9, 5)}
+        found |= {"cifar10": (10, 50, 10), "cifar100": (100, 10, 10)}
         classes, train, val = found.get(name) or DATASETS[name].counts
         root = folders if "image" in name else cifar
         values = {
@@ -105,6 +119,9 @@ def config_of(folders, cifar):
             "train_images": train,
             "val_images": val,
         }
+        if name == "imagelist":
+            digest = read_lists(*lists).digest
+            values |= {"train_list": lists[0], "val_list": lists[1], "lists_digest": digest}
         return DataConfig(**{**values, **changes})
 
     return config
