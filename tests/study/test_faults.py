@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sqzlab.catalog import SQUEEZES
 from sqzlab.errors import ConfigError
 from sqzlab.study.study import load_study
 
@@ -57,7 +58,7 @@ def test_every_fault_of_a_file_is_told_at_once_in_the_order_of_the_file(faults: 
         "11:33: slurm.memory: 32",
         "12:1: colour: unknown key",
     ]
-    assert told[1].endswith("did you mean 'gap'? valid: baseline, gap, gmp, std, gapXstd, random, SP, RG")
+    assert told[1].endswith(f"did you mean 'gap'? valid: {', '.join(SQUEEZES)}")
     assert "did you mean 'model.squeeze'? valid: model.backbone, model.squeeze, " in told[2]
     assert told[4].endswith("write true or false")
 

@@ -1,4 +1,4 @@
-"""Learning rates against the published recipes, written out here from their sources."""
+"""Warm-up and cosine by themselves; the published recipes' rates stand in test_recipes.py."""
 
 from __future__ import annotations
 
@@ -7,15 +7,7 @@ from itertools import pairwise
 import pytest
 
 from sqzlab.config import Config, resolve
-from sqzlab.recipes import RECIPES
 from sqzlab.training.schedule import learning_rate
-
-PUBLISHED = {  # recipe: (epochs, batch, [(first epoch, rate from there on)], weight decay)
-    "ssenet": (90, 256, [(0, 0.01), (30, 0.001), (60, 0.0001)], 1e-4),
-    "senet2018": (100, 1024, [(0, 0.6), (30, 0.06), (60, 0.006), (90, 0.0006)], 1e-4),
-    "sprg": (100, 256, [(0, 0.1), (30, 0.01), (60, 0.001), (90, 0.0001)], 1e-4),
-    "mmpretrain": (140, 256, [(0, 0.1), (40, 0.01), (80, 0.001), (120, 0.0001)], 1e-4),
-}
 
 
 def resolved(recipe: str, **train: object) -> Config:
@@ -23,28 +15,6 @@ def resolved(recipe: str, **train: object) -> Config:
     found = resolve({**values, **{f"train.{key}": value for key, value in train.items()}}, seed=0)
     assert isinstance(found, Config), found
     return found
-
-
-@pytest.mark.parametrize("recipe", PUBLISHED)
-def test_the_rate_at_every_epoch_boundary_is_the_published_one(recipe: str) -> None:
-    epochs, batch, drops, decay = PUBLISHED[recipe]
-    train = resolved(recipe).train
-    assert (train.epochs, train.batch_size, train.weight_decay) == (epochs, batch, decay)
-    assert (train.momentum, train.nesterov, train.label_smoothing, train.warmup_epochs) == (0.9, False, 0.0, 0)
-    steps = 1000
-    for epoch in range(epochs):
-        rate = [rate for first, rate in drops if first <= epoch][-1]
-        for step in (epoch * steps, (epoch + 1) * steps - 1):
-            assert learning_rate(train, step, steps) == pytest.approx(rate, rel=1e-12)
-
-
-def test_every_published_recipe_is_compared_here() -> None:
-    assert set(RECIPES) - {"digits"} == set(PUBLISHED)
-
-
-def test_what_a_source_does_not_say_is_marked() -> None:
-    assert "epochs" in RECIPES["ssenet"].unstated
-    assert not RECIPES["sprg"].unstated
 
 
 def test_the_cosine_starts_at_the_peak_and_ends_next_to_zero() -> None:
