@@ -108,9 +108,10 @@ def accounted(arrays: Sequence[str]) -> dict[str, str]:
     return dict(line.split("|", 1) for line in said.splitlines() if "|" in line)
 
 
-def state_of(job_id: str) -> str:
-    """`RUNNING`, `COMPLETING`, ... of one job. Raises SilentError."""
-    return _fields(ask("scontrol", "--oneliner", "show", "job", job_id)).get("JobState", "")
+def state_of(job_id: str) -> tuple[str, int]:
+    """`RUNNING`, `COMPLETING`, ... of one job, and how often it was started again. Raises SilentError."""
+    fields = _fields(ask("scontrol", "--oneliner", "show", "job", job_id))
+    return fields.get("JobState", ""), int(fields.get("Restarts", "0"))
 
 
 def max_array_size() -> int:

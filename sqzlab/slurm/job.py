@@ -140,7 +140,10 @@ def _requeue(batch: Batch, job_id: str, mine: tuple[str, ...]) -> int:
     deadline = time.monotonic() + REFUSED_S
     while True:
         try:
-            state = client.state_of(job_id)
+            state, restarts = client.state_of(job_id)
+            if restarts != int(os.environ.get("SLURM_RESTART_COUNT", "0")):
+                print("not queued again: Slurm has done so", flush=True)  # asked now, it would stop the copy elsewhere
+                return FAILED
             if state != "RUNNING" or batch.cancelled().issuperset(mine):
                 print(f"not queued again: {state if state != 'RUNNING' else 'cancelled'}", flush=True)
                 return FAILED

@@ -161,7 +161,8 @@ def node_set_down(lab: Cluster, trial: Trial) -> None:
     caught = trial.catch()
     lab.run("scontrol", "update", f"NodeName={caught.node}", "State=DOWN", "Reason=test")
     assert wait_until(lambda: not caught.alive(), 60)
-    assert wait_until(lambda: lab.state(caught.job) in ("RUNNING", "COMPLETED", ""), 120)
+    back = wait_until(lambda: lab.state(caught.job) in ("RUNNING", "COMPLETED", ""), 120)
+    assert back, f"{lab.run('scontrol', 'show', 'job', caught.job)}\n{lab.run('sinfo', '--Node', '--long')}"
 
 
 def slurmd_killed(lab: Cluster, trial: Trial) -> None:
