@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
+from refused_files import told
 from torch import nn
 
 from sqzlab import catalog
@@ -43,16 +43,6 @@ def saved(network: nn.Module, tmp_path: Path, request: pytest.FixtureRequest) ->
     path = tmp_path / f"network{request.param}"
     save_network(path, network, CONFIG, mean=MEAN, std=STD, class_names=NAMES)
     return path
-
-
-def told(path: Path, read: Callable[[Path], Any] = read_weights) -> str:
-    """The one line about a file that cannot be read."""
-    with pytest.raises(ConfigError) as caught:
-        read(path)
-    text = str(caught.value)
-    assert text.startswith(f"{path}: ")
-    assert "\n" not in text
-    return text.removeprefix(f"{path}: ")
 
 
 # ---- round trips -------------------------------------------------------------------------------

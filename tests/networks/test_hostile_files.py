@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refused_files import told
 from torch import Tensor, nn
 
 from sqzlab.config import model_config
@@ -28,16 +29,6 @@ def saved(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     path = tmp_path / f"network{request.param}"
     save_network(path, build(CONFIG, seed=4), CONFIG, mean=(0, 0, 0), std=(1, 1, 1), class_names=None)
     return path
-
-
-def told(path: Path, read: Callable[[Path], Any] = read_weights) -> str:
-    """The one line about a file that cannot be read."""
-    with pytest.raises(ConfigError) as caught:
-        read(path)
-    text = str(caught.value)
-    assert text.startswith(f"{path}: ")
-    assert "\n" not in text
-    return text.removeprefix(f"{path}: ")
 
 
 # ---- hostile files -----------------------------------------------------------------------------
