@@ -161,8 +161,14 @@ def node_set_down(lab: Cluster, trial: Trial) -> None:
     caught = trial.catch()
     lab.run("scontrol", "update", f"NodeName={caught.node}", "State=DOWN", "Reason=test")
     assert wait_until(lambda: not caught.alive(), 60)
-    back = wait_until(lambda: lab.state(caught.job) in ("RUNNING", "COMPLETED", ""), 120)
+    # Slurm takes the node back at once. If it starts the job there beside what is left of its former self, it holds it
+    # and drains the node ("Duplicate jobid"): the launches of `Trial.finish` must release it then.
+    back = wait_until(lambda: lab.state(caught.job) in ("RUNNING", "COMPLETED", "") or _held_by_slurm(lab), 120)
     assert back, f"{lab.run('scontrol', 'show', 'job', caught.job)}\n{lab.run('sinfo', '--Node', '--long')}"
+
+
+def _held_by_slurm(lab: Cluster) -> bool:
+    return "launch failed requeued held" in lab.run("squeue", "-h", "-o", "%r")
 
 
 def slurmd_killed(lab: Cluster, trial: Trial) -> None:
