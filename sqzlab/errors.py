@@ -36,4 +36,10 @@ def choices(valid: Iterable[str], given: object = None) -> str:
     names = list(valid)
     close = difflib.get_close_matches(str(given), names, n=1, cutoff=0.6) if given is not None else []
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}valid: {', '.join(names)}"
+    shown = names if len(names) <= MOST_CHOICES else names[:MOST_CHOICES]
+    quoted = [repr(name) for name in shown] if any("," in name for name in names) else shown
+    more = f" and {len(names) - len(shown):,} more" if len(names) > len(shown) else ""
+    return f"{hint}valid: {', '.join(quoted)}{more}"
+
+
+MOST_CHOICES = 40

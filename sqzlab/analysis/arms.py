@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from sqzlab.analysis.metrics import METRICS
 from sqzlab.analysis.records import STATES, Records
+from sqzlab.statistics.comparison import Comparison, Pooled, compare_with_baseline, pool
 
 Cell = Mapping[str, Any]
 
@@ -31,8 +32,16 @@ class Arm:
     rows: tuple[Mapping[str, Any], ...]  # every counted run, whatever its state
 
     @cached_property
-    def done(self) -> tuple[Mapping[str, Any], ...]:
+    def finished(self) -> tuple[Mapping[str, Any], ...]:
         return tuple(row for row in self.rows if row["state"] == "done")
+
+    @cached_property
+    def done(self) -> tuple[Mapping[str, Any], ...]:
+        """The finished runs that count: of each seed the first, for a seed that is there twice is not two seeds."""
+        of: dict[Any, Mapping[str, Any]] = {}
+        for row in self.finished:
+            of.setdefault(row["seed"], row)
+        return tuple(of.values())
 
     @property
     def n(self) -> int:
@@ -43,7 +52,7 @@ class Arm:
         return Counter(row["state"] for row in self.rows)
 
     def values(self, metric: str) -> NDArray[np.float64]:
-        """The metric of every finished run, transformed as METRICS says."""
+        """The metric of every run of `done`, transformed as METRICS says."""
         shown = METRICS[metric]
         return np.array([shown.transform(row[shown.key]) for row in self.done], dtype=np.float64)
 
@@ -77,6 +86,7 @@ class Group:
     fixed: Cell
     arms: tuple[Arm, ...]
     baseline: Arm | None
+    correction: str = "dunnett"
 
     @property
     def backbone(self) -> str | None:
@@ -84,33 +94,63 @@ class Group:
         named -= {None}
         return named.pop() if len(named) == 1 else None
 
+    @cached_property
+    def pooled(self) -> Pooled:
+        """Spread of Top-1 over the seeds within the group's arms, a fraction."""
+        return pool([_fractions(arm, "top1") for arm in self.arms])
+
+    def compared(self, arm: Arm, column: str = "top1", confidence: float = 0.95) -> Comparison | None:
+        """The arm against the group's baseline in a stored metric (fractions stay fractions); None for the baseline.
+
+        The family is all arms of the group with a finished run; the variance is pooled over them and the baseline.
+        """
+        return self._compared(column, confidence).get(id(arm))
+
+    def _compared(self, column: str, confidence: float) -> Mapping[int, Comparison]:
+        if (column, confidence) not in self._known:
+            found: dict[int, Comparison] = {}  # by identity: an arm is not hashable
+            if self.baseline is not None:
+                arms = [arm for arm in self.arms if arm is not self.baseline]
+                values = [_fractions(arm, column) for arm in arms]
+                reference = _fractions(self.baseline, column)
+                results = compare_with_baseline(reference, values, confidence=confidence, correction=self.correction)
+                found = {id(arm): one for arm, one in zip(arms, results, strict=True) if one is not None}
+            self._known[column, confidence] = found
+        return self._known[column, confidence]
+
+    @cached_property
+    def _known(self) -> dict[tuple[str, float], Mapping[int, Comparison]]:
+        return {}
+
     def improved(self, arm: Arm) -> float | None:
         """Difference of the mean Top-1 from the baseline's, in percentage points."""
         ours, reference = arm.mean("top1"), None if self.baseline is None else self.baseline.mean("top1")
         return None if arm is self.baseline or ours is None or reference is None else ours - reference
 
 
-def group_arms(records: Records) -> tuple[Group, ...]:
+def group_arms(records: Records, correction: str = "dunnett") -> tuple[Group, ...]:
     """Every counted run in its arm, every arm in its group, in the order of the plan."""
+    return group_frame(records.counted, records.baseline, correction)
+
+
+def group_frame(frame: pd.DataFrame, baseline: Cell, correction: str = "dunnett") -> tuple[Group, ...]:
+    """The same for every row of a frame of `load_records`; `baseline` maps axes to the baseline's values."""
+    axes = [column for column in frame.columns if "." in column]
     cells: dict[tuple[tuple[str, Any], ...], list[Mapping[str, Any]]] = {}
-    for row in records.counted.to_dict("records"):
-        key = tuple((axis, row[axis]) for axis in records.axes if not _absent(row[axis]))
+    for row in frame.to_dict("records"):
+        key = tuple((axis, row[axis]) for axis in axes if not _absent(row[axis]))
         cells.setdefault(key, []).append({str(column): value for column, value in row.items()})
-    baselines = _Baselines([dict(items) for items in cells], records.baseline)
-    members: dict[tuple[tuple[str, Any], ...], list[Arm]] = {}
-    for items, rows in cells.items():
-        cell = dict(items)
-        fixed = baselines.fixed(cell)
-        own = {axis: value for axis, value in cell.items() if axis not in fixed}
-        label = describe(own) if own else _squeeze(rows)
-        members.setdefault(tuple(fixed.items()), []).append(Arm(label, cell, tuple(rows)))
+    baselines = _Baselines([dict(items) for items in cells], baseline)
+    members: dict[tuple[tuple[str, Any], ...], list[Cell]] = {}
+    for items in cells:
+        members.setdefault(tuple(baselines.fixed(dict(items)).items()), []).append(dict(items))
+    grouped = [(dict(shared), _arms(dict(shared), own, cells)) for shared, own in members.items()]
+    titles = _apart([_title(*one) for one in grouped], [_in_full(shared) for shared, _ in grouped])
     groups = []
-    for shared, arms in members.items():
-        baseline = next((arm for arm in arms if baselines.is_baseline(arm.cell)), None)
-        ordered = ([baseline] if baseline else []) + [arm for arm in arms if arm is not baseline]
-        backbones = {row["backbone"] for arm in arms for row in arm.done} - {None}
-        title = describe(dict(shared)) or ", ".join(sorted(map(str, backbones))) or "all arms"
-        groups.append(Group(title, dict(shared), tuple(ordered), baseline))
+    for title, (shared, arms) in zip(titles, grouped, strict=True):
+        found = next((arm for arm in arms if baselines.is_baseline(arm.cell)), None)
+        ordered = ([found] if found else []) + [arm for arm in arms if arm is not found]
+        groups.append(Group(title, shared, tuple(ordered), found, correction))
     return tuple(groups)
 
 
@@ -119,6 +159,42 @@ def describe(cell: Cell) -> str:
     return ", ".join(
         str(value) if axis in SPEAKING else f"{axis.rpartition('.')[2]} {_plain(value)}" for axis, value in cell.items()
     )
+
+
+def _arms(
+    shared: Cell, cells: Sequence[Cell], rows: Mapping[tuple[tuple[str, Any], ...], Sequence[Mapping[str, Any]]]
+) -> list[Arm]:
+    """Arms of one group, each with a label of its own."""
+    runs = [rows[tuple(cell.items())] for cell in cells]
+    own = [{axis: value for axis, value in cell.items() if axis not in shared} for cell in cells]
+    short = [describe(one) if one else _squeeze(found) for one, found in zip(own, runs, strict=True)]
+    labels = _apart(short, [_in_full(one) for one in own])
+    return [Arm(label, cell, tuple(found)) for label, cell, found in zip(labels, cells, runs, strict=True)]
+
+
+def _title(shared: Cell, arms: Sequence[Arm]) -> str:
+    backbones = {row["backbone"] for arm in arms for row in arm.done} - {None}
+    return describe(shared) or ", ".join(sorted(map(str, backbones))) or "all arms"
+
+
+def _in_full(cell: Cell) -> str:
+    """As `describe`, with the whole names of the axes; texts in quotes, that "8" is not 8."""
+    return ", ".join(
+        str(value) if axis in SPEAKING else f"{axis} {value!r}" if isinstance(value, str) else f"{axis} {_plain(value)}"
+        for axis, value in cell.items()
+    )
+
+
+def _apart(names: Sequence[str], in_full: Sequence[str]) -> list[str]:
+    """Names of which none is there twice: in full where short ones are equal, then with a number."""
+    often, seen = Counter(names), Counter[str]()
+    found = [full if often[name] > 1 and full else name for name, full in zip(names, in_full, strict=True)]
+    often = Counter(found)
+    for i, name in enumerate(found):
+        if often[name] > 1:
+            seen[name] += 1
+            found[i] = f"{name} ({seen[name]})"
+    return found
 
 
 class _Baselines:
@@ -140,6 +216,11 @@ class _Baselines:
             if all(axis in cell for axis in axes) and tuple(cell[axis] for axis in axes) in self.known[axes]:
                 return {axis: cell[axis] for axis in axes}
         return {axis: value for axis, value in cell.items() if axis == "model.backbone"}
+
+
+def _fractions(arm: Arm, column: str) -> NDArray[np.float64]:
+    """The stored values of every run of `done`."""
+    return np.array([row[column] for row in arm.done], dtype=np.float64)
 
 
 def _squeeze(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -11,44 +11,79 @@ from sqzlab.analysis.records import Records
 
 
 def find_warnings(records: Records, groups: Sequence[Group]) -> tuple[str, ...]:
-    """Absent cells, damaged files, runs outside the plan, mixed origins, arms that did not start alike.
+    """What forbids a verdict, absent cells, arms that did not start alike, mixed origins, the rest: in this order.
 
     Origins (commit, code, torch, GPU, ...) are compared between runs, and between the segments of a resumed run.
     """
-    counted = records.counted
-    done = counted[counted["state"] == "done"]
+    done = records.counted[records.counted["state"] == "done"]
+    found = [*_without_verdict(groups, done), *_twice(groups), *_absent(records, groups, done)]
+    found += [*_left_out(groups), *_unequal_starts(groups)]
+    found += [f"mixed {name}: {told}" for key, name in ALIKE.items() if (told := _mixed(records, done, key))]
+    found += _changed_within(records, done)
+    states = zip(done["run_id"], done["git_dirty"], strict=True)
+    if dirty := [run_id for run_id, last in states if _was_dirty(records, run_id, last)]:
+        found.append(f"made with uncommitted changes in the code: {_runs(dirty)}")
+    others = records.frame[~records.frame["planned"]]
+    if records.plan is not None and len(others):
+        found.append(f"{len(others):,} runs are not in the plan and not counted: {_some(list(others['run_id']))}")
+    return (*found, *records.warnings)
+
+
+def _without_verdict(groups: Sequence[Group], done: pd.DataFrame) -> list[str]:
+    """Why no difference, or none of some groups, can be told at all."""
+    if done.empty:
+        return []
     found = []
-    if len(done) < len(counted):
+    if without := [group.title for group in groups if group.baseline is None or group.baseline.n == 0]:
+        found.append(f"no finished baseline, so no improvement is given: {_some(without)}")
+    if all(arm.n < 2 for group in groups for arm in group.arms):
+        found.append("one seed an arm: there is no spread, and no difference can be told from the luck of a seed")
+    return found
+
+
+def _twice(groups: Sequence[Group]) -> list[str]:
+    """Seeds of an arm with more than one finished run, of which one counts."""
+    found = []
+    for group, arm in ((g, arm) for g in groups for arm in g.arms if len(arm.finished) > arm.n):
+        counted = {row["seed"]: row["run_id"] for row in arm.done}
+        more = [row for row in arm.finished if counted[row["seed"]] != row["run_id"]]
+        for row in more[:MOST]:
+            first = counted[row["seed"]]
+            which = f"seed {row['seed']} of {arm.label} is there twice ({first} and {row['run_id']})"
+            found.append(f"{group.title}: {which}: only {first} counts")
+    return found
+
+
+def _left_out(groups: Sequence[Group]) -> list[str]:
+    """Verdicts that rest on what is left of an arm of which runs failed."""
+    found = []
+    for group in groups:
+        separated = [arm for arm in group.arms if (one := group.compared(arm)) is not None and one.separated]
+        if failed := [f"{arm.label} ({arm.note()})" for arm in separated if arm.states["failed"]]:
+            why = "leaving out runs that diverged favours unstable arms"
+            found.append(f"{group.title}: separated with failed runs left out ({why}): {_some(failed)}")
+    return found
+
+
+def _absent(records: Records, groups: Sequence[Group], done: pd.DataFrame) -> list[str]:
+    """Planned runs without a result, and what became of those that failed."""
+    found = []
+    if len(done) < len(records.counted):
         absent = [f"{g.title} {arm.label} ({arm.note()})" for g in groups for arm in g.arms if arm.note()]
-        found.append(f"{len(done):,} of {len(counted):,} runs are done; not complete: {_some(absent)}")
+        found.append(f"{len(done):,} of {len(records.counted):,} runs are done; not complete: {_some(absent)}")
     unusable = records.frame[records.frame["state"].isin(["failed", "damaged"])]
     unfit = [f"{run_id} {state}: {why}" for run_id, state, why in unusable[["run_id", "state", "error"]].to_numpy()]
     found += unfit[:MOST]
     if len(unfit) > MOST:
         found.append(f"{len(unfit) - MOST:,} more runs failed or are damaged")
-    others = records.frame[~records.frame["planned"]]
-    if records.plan is not None and len(others):
-        found.append(f"{len(others):,} runs are not in the plan and not counted: {_some(list(others['run_id']))}")
-    found += [f"mixed {name}: {told}" for key, name in ALIKE.items() if (told := _mixed(records, done, key))]
-    found += _changed_within(records, done)
-    if dirty := [
-        run_id
-        for run_id, last in zip(done["run_id"], done["git_dirty"], strict=True)
-        if _was_dirty(records, run_id, last)
-    ]:
-        found.append(f"made with uncommitted changes in the code: {_runs(dirty)}")
-    found += _unequal_starts(groups)
-    if not done.empty and all(arm.n < 2 for group in groups for arm in group.arms):
-        found.append("one seed an arm: there is no spread, and no difference can be told from the luck of a seed")
-    if len(done) and any(group.baseline is None or group.baseline.n == 0 for group in groups):
-        without = [group.title for group in groups if group.baseline is None or group.baseline.n == 0]
-        found.append(f"no finished baseline, so no improvement is given: {_some(without)}")
-    return (*found, *records.warnings)
+    return found
 
 
 def _mixed(records: Records, done: pd.DataFrame, key: str) -> str | None:
     """ "abc (12 runs, such as x) and def (4 runs, such as y)" where finished runs differ in what no axis names."""
     if any(axis.rpartition(".")[2] in (key, *AXES_BEHIND.get(key, ())) for axis in records.axes):
+        return None
+    if done[key].nunique(dropna=False) < 2:
         return None
     of: dict[str, list[str]] = {}
     for run_id, value in zip(done["run_id"], done[key], strict=True):
@@ -125,19 +160,19 @@ def _some(names: Sequence[str]) -> str:
 
 
 MOST = 8
-ALIKE = {
-    "git_commit": "commits",
-    "code": "code (digests of the package)",
-    "torch": "versions of torch",
-    "device": "devices",
-    "gpu": "GPU types",
-    "epochs": "numbers of epochs",
-    "recipe": "recipes",
-    "precision": "precisions",
+ALIKE = {  # in order of weight: what is trained on what for how long, then with which machine and code
     "data": "data sets",
     "classes": "numbers of classes",
     "train_images": "numbers of training images",
     "val_images": "numbers of validation images",
+    "epochs": "numbers of epochs",
+    "recipe": "recipes",
+    "precision": "precisions",
+    "device": "devices",
+    "gpu": "GPU types",
+    "git_commit": "commits",
+    "code": "code (digests of the package)",
+    "torch": "versions of torch",
 }
 CHANGING = {key: ALIKE[key] for key in ("git_commit", "code", "torch", "gpu")}  # between the segments of one run
 AXES_BEHIND = {

@@ -1,4 +1,4 @@
-"""The command line of analyze.py: tables, figures and reports from the files of finished studies alone."""
+"""Tables, figures and a report of studies, from their files alone, also while they run; written to FOLDER/report/."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from sqzlab.analysis.tables import Table
 
 UNAVAILABLE, INTERRUPTED = 3, 130
+EPILOG = "exit codes: 0 written; 2 what you wrote is wrong; 3 a file cannot be read or written; 130 Ctrl-C"
+MOST_SECTIONS, MOST_ROWS = 12, 24  # of a table in the terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,31 +44,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def analyse(folder: Path, console: Console) -> Path:
+def analyse(folder: Path, console: Console, correction: str = "dunnett", figures: bool = True) -> Path:
     """Writes the study's report, prints its main table, and returns the path of the report's page.
 
     Raises ConfigError where the folder is no study, OSError where it cannot be read or written.
     """
+    from sqzlab.analysis.progress import describe_progress
     from sqzlab.analysis.published import read_published
     from sqzlab.analysis.report import make_report, write_report
 
-    published = _published_file(folder.parent)
-    report = make_report(folder, read_published(published) if published.is_file() else ())
+    published = _published_file(folder.absolute().parent)
+    report = make_report(folder, read_published(published) if published.is_file() else (), correction, figures)
     page = write_report(report)
+    if told := describe_progress(report.records, report.progress):
+        console.print(told, style="bold", markup=False, highlight=False)
     _warn(console, report.warnings)
     _show(console, report.tables[0])
     if report.not_drawn:
         console.print(report.not_drawn, style="yellow", highlight=False)
+    full = page.with_name("full.md")
+    console.print(f"intervals and p values of every arm: {full}", soft_wrap=True, highlight=False, markup=False)
     console.print(f"report: {page}", soft_wrap=True, highlight=False, markup=False)
     return page
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="analyze.py", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="analyze.py", description=__doc__, epilog=EPILOG, allow_abbrev=False)
     parser.add_argument("studies", nargs="*", type=Path, metavar="FOLDER", help="studies; default: all under --results")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     parser.add_argument("--published", action="store_true", help="the tables of the two published studies again")
-    parser.add_argument("--explain", metavar="ARM", help="the runs behind an arm, such as gap")
+    parser.add_argument("--explain", metavar="ARM", help="the runs and sums behind an arm, such as gap")
+    parser.add_argument("--against", metavar="ARM", help="with --explain: the seeds that would tell the two arms apart")
+    told = "for comparing many arms with one baseline: dunnett (default), holm or none"
+    parser.add_argument("--correction", metavar="NAME", help=told)
+    parser.add_argument("--no-figures", action="store_true", help="tables and page only, for a quick look")
     return parser
 
 
@@ -76,16 +87,32 @@ def _act(options: argparse.Namespace) -> None:
 
     console = Console()
     if options.published:
-        if options.studies or options.explain:
-            raise ConfigError("--published takes neither studies nor --explain: it reads published.csv alone")
+        if options.studies or options.explain or options.against or options.correction:
+            told = "--published goes with --results alone: it reads nothing but published.csv"
+            raise ConfigError(told)
         _publish(console, options.results)
         return
-    for folder in options.studies or _studies(options.results):
-        if options.explain is None:
-            console.rule(escape(str(folder)), align="left")
-            analyse(folder, console)
-        else:
-            explain(folder, options.explain, console)
+    if options.against and not options.explain:
+        raise ConfigError("--against needs --explain: the other of the two arms")
+    from sqzlab.statistics.comparison import CORRECTIONS
+
+    correction = options.correction or CORRECTIONS[0]
+    if correction not in CORRECTIONS:
+        raise ConfigError(f"--correction: {correction!r}; {choices(CORRECTIONS, correction)}")
+    folders = options.studies or _studies(options.results)
+    faults: list[SqzlabError] = []
+    for folder in folders:  # one that cannot be read keeps no other from its report
+        try:
+            if options.explain is None:
+                if len(folders) > 1:
+                    console.rule(escape(str(folder)), align="left")
+                analyse(folder, console, correction, not options.no_figures)
+            else:
+                explain(folder, options.explain, console, correction, options.against)
+        except SqzlabError as error:
+            faults.append(error)
+    if faults and (options.explain is None or options.studies or len(faults) == len(folders)):
+        raise ConfigError(line for error in faults for line in str(error).splitlines())
 
 
 def _studies(results: Path) -> list[Path]:
@@ -99,30 +126,15 @@ def _studies(results: Path) -> list[Path]:
     return found
 
 
-def explain(folder: Path, arm: str, console: Console) -> None:
-    """Prints every run behind the arm of this name, or behind all arms with this value on an axis."""
-    from rich.markup import escape
-    from rich.table import Table as Grid
+def explain(folder: Path, arm: str, console: Console, correction: str = "dunnett", against: str | None = None) -> None:
+    """Prints every run behind the arm of this name, or behind all arms with this value on an axis, and the sums."""
+    from sqzlab.analysis.explain import explain_arm, explain_pair
 
-    from sqzlab.analysis.arms import group_arms
-    from sqzlab.analysis.records import read_study
-
-    groups = group_arms(read_study(folder))
-    members = [(group, a) for group in groups for a in group.arms if arm in (a.label, *map(str, a.cell.values()))]
-    if not members:
-        names = dict.fromkeys(a.label for group in groups for a in group.arms)
-        raise ConfigError(f"--explain: {folder} has no arm {arm!r}; {choices(names, arm)}")
-    for group, found in members:
-        grid = Grid(title=f"{group.title}: {found.label}", title_justify="left", box=None, pad_edge=False)
-        grid.add_column("run", overflow="fold")
-        for name in ("seed", "Top-1 %", "Top-5 %"):
-            grid.add_column(name, justify="right")
-        grid.add_column("state", overflow="fold")
-        for row in found.rows:
-            shown = [f"{100 * row[key]:.2f}" if row["state"] == "done" else "" for key in ("top1", "top5")]
-            state = f"{row['state']}: {row['error']}" if row["error"] else str(row["state"])
-            grid.add_row(*map(escape, (str(row["run_id"]), str(row["seed"]), *shown, state)))
-        console.print(grid)
+    pair = () if against is None else explain_pair(folder, arm, against, correction)
+    for table in explain_arm(folder, arm, correction):
+        _show(console, table, most=len(table.sections[0].rows))
+    for sentence in pair:
+        console.print(sentence, markup=False, highlight=False)
     console.print(f"each run's files: {folder}/<run>/", soft_wrap=True, highlight=False, markup=False)
 
 
@@ -140,21 +152,21 @@ def _publish(console: Console, results: Path) -> None:
     console.print(f"written: {target}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _show(console: Console, table: Table) -> None:
+def _show(console: Console, table: Table, most: int = MOST_ROWS) -> None:
     """A table within the terminal's width; sections are divided by a line."""
-    from rich.markup import escape
     from rich.table import Table as Grid
+    from rich.text import Text
 
     grid = Grid(box=None, pad_edge=False)
     for column in table.columns:
         grid.add_column(column.title, justify="right" if column.number else "left", overflow="fold")
     for section in table.sections[:MOST_SECTIONS]:
         grid.add_row()
-        grid.add_row(f"[bold]{escape(section.title)}[/bold]")
-        for row in section.rows[:MOST_ROWS]:
-            grid.add_row(*(escape(str(entry)) for entry in row))
-        if len(section.rows) > MOST_ROWS:
-            grid.add_row(f"… {len(section.rows) - MOST_ROWS:,} more in the report")
+        grid.add_row(Text(section.title, "bold"))
+        for row in section.rows[:most]:
+            grid.add_row(*(Text(str(entry), "bold" if entry.bold else "") for entry in row))
+        if len(section.rows) > most:
+            grid.add_row(f"… {len(section.rows) - most:,} more in the report")
     console.print(grid, highlight=False)
     if len(table.sections) > MOST_SECTIONS:
         console.print(f"… {len(table.sections) - MOST_SECTIONS:,} more groups in the report")
@@ -175,6 +187,3 @@ def _published_file(results: Path) -> Path:
     """published.csv of this folder of results, else the project's own."""
     own = results / "published.csv"
     return own if own.is_file() else Path(__file__).parents[2] / "results" / "published.csv"
-
-
-MOST_SECTIONS, MOST_ROWS = 12, 24

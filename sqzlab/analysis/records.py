@@ -6,16 +6,19 @@ Nothing in a folder can make it fail: what is damaged becomes a row with the sta
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqzlab.analysis.index import Index
+from sqzlab.config import ModelConfig, complete
 from sqzlab.errors import ConfigError
-from sqzlab.run import EPOCHS, FAILURE, METRICS, PLAN, PROVENANCE
+from sqzlab.run import CONFIG, EPOCHS, FAILURE, METRICS, PLAN, PROVENANCE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +56,17 @@ class Records:
     def baseline(self) -> Mapping[str, Any]:
         return self.plan.baseline if self.plan is not None else DEFAULT_BASELINE
 
-    @property
+    @cached_property
+    def distinct(self) -> Mapping[str, str]:
+        """Of every origin of the finished runs, its values, each once: "8" or "8 and 10", "unknown" without any."""
+        done = self.counted[self.counted["state"] == "done"]
+        told = {}
+        for key in ORIGINS:
+            values = done[key].dropna().unique().tolist()
+            told[key] = " and ".join(sorted(f"{v:,}" if isinstance(v, int) else str(v) for v in values)) or "unknown"
+        return told
+
+    @cached_property
     def counted(self) -> pd.DataFrame:
         """The runs that tables and figures count: the planned ones, or the finished ones where there is no plan."""
         return self.frame[self.frame["planned"] if self.plan is not None else self.frame["state"] == "done"]
@@ -62,10 +75,15 @@ class Records:
 def load_records(folder: Path | str) -> pd.DataFrame:
     """One row a run: `state` (done, failed, damaged, missing), `planned`, `error`, metrics, axes by dotted name.
 
-    Metrics are fractions and counts in full precision, of the last epoch. Raises ConfigError where the folder
-    is no study.
+    Metrics are fractions and counts in full precision, of the last epoch. `folder` is this folder in every row, so that
+    frames of several studies can be put together. `frame.attrs` has the study's `baseline`, which `sqzlab.compare` and
+    the plotting functions take where nothing else is said; pandas keeps it where all frames have the same. Raises
+    ConfigError where the folder is no study.
     """
-    return read_study(Path(folder)).frame
+    records = read_study(Path(folder))
+    records.frame.insert(len(COLUMNS), "folder", str(folder))
+    records.frame.attrs = {"baseline": dict(records.baseline)}
+    return records.frame
 
 
 def is_study(folder: Path) -> bool:
@@ -85,11 +103,14 @@ def read_study(folder: Path) -> Records:
         raise ConfigError(f"{folder}: no study (neither {PLAN} nor a run with {METRICS}); launch.py writes both")
     plan, warnings = _read_plan(folder / PLAN)
     planned = {run["run_id"]: run for run in plan.runs} if plan is not None else {}
-    rows = [_row(folder / run_id, run) for run_id, run in planned.items()]
+    index = Index(folder, (METRICS, PROVENANCE), _finished)
+    rows = [_row(folder / run_id, run, index) for run_id, run in planned.items()]
     for run_folder in _run_folders(folder):
-        if run_folder.name not in planned and (row := _row(run_folder, None))["state"] != "missing":
+        if run_folder.name not in planned and (row := _row(run_folder, None, index))["state"] != "missing":
             rows.append(row)
-    resumed, unread = _add_origins(folder, [row for row in rows if row["state"] == "done"])
+    index.save()
+    resumed = {row["run_id"]: tuple(segments) for row in rows if (segments := row.get("segments"))}
+    unread = [row["run_id"] for row in rows if row.get("unread")]
     axes = plan.axes if plan is not None else sorted({axis for row in rows for axis in row if "." in axis})
     frame = pd.DataFrame(rows, columns=[*COLUMNS, *axes], dtype=object)  # object: an axis keeps 8 beside None
     frame = frame.astype(
@@ -133,34 +154,62 @@ def load_curves(folder: Path, run_ids: Iterable[str]) -> tuple[pd.DataFrame, tup
     return pd.DataFrame(rows, columns=["run_id", "epoch", *CURVES]), tuple(warnings)
 
 
+def read_model(folder: Path, run_id: str) -> ModelConfig | None:
+    """The network of a run as its config.json has it, defaults filled in; None where it cannot be read."""
+    try:
+        values = json.loads((folder / run_id / CONFIG).read_bytes())["config"]["model"]
+        found = complete(ModelConfig.model_validate(values))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return found if isinstance(found, ModelConfig) else None
+
+
 # ---- one run -----------------------------------------------------------------------------------
 
 
-def _row(folder: Path, planned: Mapping[str, Any] | None) -> dict[str, Any]:
+def _row(folder: Path, planned: Mapping[str, Any] | None, index: Index) -> dict[str, Any]:
     row: dict[str, Any] = {"run_id": folder.name, "planned": planned is not None, "state": "missing", "error": None}
     if planned is not None:
         row |= {"seed": planned["seed"], "params": planned.get("params"), "macs": planned.get("macs")}
         row |= planned["cell"]
-    try:
-        text = (folder / METRICS).read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return row | _failure(folder / FAILURE)
-    except OSError as error:
-        return row | {"state": "damaged", "error": f"{METRICS}: {_why(error)}"}
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return row | {"state": "damaged", "error": f"{METRICS}: not whole JSON ({_one_line(error)})"}
-    if fault := why_unusable(values, folder.name):
-        return row | {"state": "damaged", "error": f"{METRICS}: {fault}"}
-    row |= {key: values.get(key) for key in COLUMNS[4:]}
+    if (found := index.read(folder)) is None:
+        return row | _unfinished(folder)
     if planned is None:
-        row |= values.get("cell", {})
-    return row | {"state": "done"}
+        row |= found["cell"]
+    row |= found["values"]
+    return row | {"state": "done", "segments": found["segments"], "unread": found["unread"]}
+
+
+def _finished(folder: Path) -> dict[str, Any] | None:
+    """What the files of a run say, None unless its metrics are there and usable."""
+    try:
+        values = json.loads((folder / METRICS).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if why_unusable(values, folder.name):
+        return None
+    segments, code, unread = _origins(folder / PROVENANCE)
+    kept = {key: values.get(key) for key in COLUMNS[4:]} | ({"code": code} if code is not None else {})
+    kept |= {key: None for key in OPTIONAL if not _is_finite(kept[key])}
+    return {"values": kept, "cell": values.get("cell", {}), "segments": segments, "unread": unread}
+
+
+def _unfinished(folder: Path) -> dict[str, Any]:
+    """State and error of a run without usable metrics."""
+    try:
+        values = json.loads((folder / METRICS).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return _failure(folder / FAILURE)
+    except OSError as error:
+        return {"state": "damaged", "error": f"{METRICS}: {_why(error)}"}
+    except (ValueError, RecursionError) as error:
+        return {"state": "damaged", "error": f"{METRICS}: not whole JSON ({_one_line(error)})"}
+    fault = why_unusable(values, folder.name)
+    return {"state": "damaged", "error": f"{METRICS}: {fault}"} if fault else {}  # else it ended this very moment
 
 
 def why_unusable(values: Any, run_id: str) -> str | None:
-    """What makes the metrics of this run unusable, or None."""
+    """What makes the metrics of this run unusable, or None: a measurement beside them that is no number does not."""
     if not isinstance(values, dict):
         return "not a JSON object"
     if absent := [key for key in REQUIRED if key not in values]:
@@ -169,13 +218,11 @@ def why_unusable(values: Any, run_id: str) -> str | None:
         return f"of another run, {values['run_id']!r}"
     for key, kind in KINDS.items():
         value = values.get(key)
-        if value is None and key not in REQUIRED:
+        if key in OPTIONAL or (value is None and key not in REQUIRED):
             continue
         if kind is int and (not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63):
             return f"{key} is {value!r}, no count"
-        if kind is float and (
-            not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value)
-        ):
+        if kind is float and not _is_finite(value):
             return f"{key} is {value!r}, no finite number"
     if not _scalars(values.get(key) for key in TEXTS) or not _is_cell(values.get("cell", {})):
         return "a value that is no text, number or truth value"
@@ -195,29 +242,23 @@ def _failure(path: Path) -> dict[str, Any]:
     return {"state": "failed", "error": _one_line(error)}
 
 
-def _add_origins(folder: Path, rows: Iterable[dict[str, Any]]) -> tuple[dict[str, Segments], list[str]]:
-    """Adds `code` to the rows of finished runs; the segments of resumed ones, and those that cannot be read.
+def _origins(path: Path) -> tuple[list[Mapping[str, Any]] | None, str | None, bool]:
+    """Segments of a run that was resumed, the digest of its code, and whether provenance.json is damaged.
 
     A segment that was taken up again at its own first step, or before it, left nothing in the result.
     """
-    resumed, unread = {}, []
-    for row in rows:
-        try:
-            values = json.loads((folder / row["run_id"] / PROVENANCE).read_bytes())
-            kept = values["segments"][-1:]
-            for segment in reversed(values["segments"]):
-                if segment["first_step"] < kept[-1]["first_step"]:
-                    kept.append(segment)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
-            unread.append(row["run_id"])
-            continue
-        if isinstance(code := values.get("code"), str):
-            row["code"] = code
-        if len(kept) > 1:
-            resumed[row["run_id"]] = tuple(reversed(kept))
-    return resumed, unread
+    try:
+        values = json.loads(path.read_bytes())
+        kept = values["segments"][-1:]
+        for segment in reversed(values["segments"]):
+            if segment["first_step"] < kept[-1]["first_step"]:
+                kept.append(segment)
+        code = values.get("code")
+    except (FileNotFoundError, NotADirectoryError):
+        return None, None, False
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None, None, True
+    return (kept[::-1] if len(kept) > 1 else None), (code if isinstance(code, str) else None), False
 
 
 def _changed_counts(row: Mapping[str, Any], planned: Mapping[str, Any] | None) -> str | None:
@@ -251,6 +292,10 @@ def _read_plan(path: Path) -> tuple[Plan | None, list[str]]:
 def _is_cell(values: object) -> bool:
     """Whether this is a mapping from dotted axes to single values."""
     return isinstance(values, dict) and all("." in axis for axis in values) and _scalars(values.values())
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _scalars(values: Iterable[object]) -> bool:
@@ -294,4 +339,6 @@ TEXTS = (
 )
 COLUMNS = ("run_id", "planned", "state", "error", *KINDS, *TEXTS)
 REQUIRED = ("run_id", "seed", "top1", "top5", "val_loss", "epochs", "params", "macs")
+OPTIONAL = tuple(key for key, kind in KINDS.items() if kind is float and key not in REQUIRED)
+ORIGINS = ("epochs", "data", "classes", "train_images", "val_images", "device", "gpu", "precision", "torch")
 CURVES = ("train_loss", "val_loss", "top1", "top5")

@@ -79,7 +79,8 @@ def _check(option: str, names: Sequence[str], able: Mapping[str, None]) -> None:
 
 
 def _rows(source: Source) -> list[PublishedCount]:
-    from sqzlab.analysis.published import BACKBONE_NAMES, read_published
+    from sqzlab.analysis.published import read_published
+    from sqzlab.analysis.sources import BACKBONE_NAMES
 
     rows = []
     for row in read_published(PUBLISHED):

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,35 @@ def test_absent_damaged_and_unplanned_runs_are_named(make_study: MakeStudy) -> N
     assert "2 runs are not in the plan" in told
 
 
+def test_a_seed_that_is_there_twice_is_told_and_counts_once(make_study: MakeStudy) -> None:
+    folder = make_study()
+    (folder / "plan.json").unlink()
+    (own,) = folder.glob("resnet18-gap-s0-*")
+    twin = folder / "resnet18-gap-s0-zz"
+    shutil.copytree(own, twin)
+    change(folder, twin.name, run_id=twin.name)
+    told = f"resnet18: seed 0 of gap is there twice ({own.name} and {twin.name}): only {own.name} counts"
+    assert told in warnings(folder)
+    groups = group_arms(read_study(folder))
+    assert {arm.n for arm in groups[0].arms} == {2}
+
+
+@pytest.mark.parametrize(("top1", "separated"), [(0.99, True), (0.91, False)])
+def test_an_arm_that_is_separated_with_failed_runs_is_a_warning(
+    make_study: MakeStudy, top1: float, separated: bool
+) -> None:
+    matrix = {"model.squeeze": ["baseline", "gap"]}
+    folder = make_study(matrix=matrix, seeds=range(4), states={"resnet18-gap-s3": "failed"})
+    for seed in range(4):
+        change(folder, f"resnet18-baseline-s{seed}", top1=0.91 + 0.001 * seed, top5=1.0)
+        change(folder, f"resnet18-gap-s{seed}", top1=top1 + 0.001 * seed, top5=1.0)
+    told = (
+        "resnet18: separated with failed runs left out (leaving out runs that diverged favours unstable arms): "
+        "gap (1 of 4 failed)"
+    )
+    assert (told in warnings(folder)) == separated
+
+
 def test_one_seed_is_a_warning(make_study: MakeStudy) -> None:
     assert any("one seed" in warning for warning in warnings(make_study(seeds=[0])))
 
@@ -82,3 +112,23 @@ def test_a_missing_baseline_is_a_warning(make_study: MakeStudy) -> None:
     assert any(
         "no finished baseline" in warning for warning in warnings(make_study(states={"resnet18-baseline": "failed"}))
     )
+
+
+def test_warnings_come_in_the_order_of_weight(make_study: MakeStudy) -> None:
+    folder = make_study(seeds=[0], states={"resnet18-SP": "failed"})
+    change(folder, "resnet18-gap-", initial_weights="0", epochs=9, git_commit="f" * 40, git_dirty=True)
+    plan = json.loads((folder / "plan.json").read_text())
+    plan["runs"] = [run for run in plan["runs"] if run["cell"]["model.squeeze"] != "gmp"]
+    (folder / "plan.json").write_text(json.dumps(plan))
+    told = warnings(folder)
+    order = (
+        "one seed",
+        "runs are done",
+        "failed:",
+        "weights differ",
+        "epochs",
+        "commits",
+        "uncommitted",
+        "in the plan",
+    )
+    assert [next(i for i, text in enumerate(told) if part in text) for part in order] == list(range(len(order)))

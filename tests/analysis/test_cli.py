@@ -1,12 +1,22 @@
+import io
+import math
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
+from scipy import stats
 
+from sqzlab.analysis import cli
 from sqzlab.analysis.cli import main
+from sqzlab.analysis.compare import compare
+from sqzlab.analysis.records import load_records
+from sqzlab.analysis.tables import Column, Entry, Section, Table
 
 ROOT = Path(__file__).parents[2]
 MakeStudy = Callable[..., Path]
@@ -45,6 +55,92 @@ def test_explain_prints_the_runs_behind_an_arm(make_study: MakeStudy, capsys: py
     assert str(folder) in told
 
 
+def signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def explained(folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    """What --explain gap prints, each line's breaks taken out."""
+    assert main([str(folder), "--explain", "gap", *options]) == 0
+    told = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in told.splitlines() if not line.startswith("each run's files: "))
+    return " ".join(told.split())
+
+
+def test_explain_shows_how_difference_interval_and_p_came_about(
+    make_study: MakeStudy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_study(matrix={"model.squeeze": ["baseline", "gap", "SP"]}, seeds=(0, 1, 2))
+    frame = load_records(folder)
+    samples = {arm: 100 * frame[frame["squeeze"] == arm]["top1"] for arm in ("baseline", "gap", "SP")}
+    difference = samples["gap"].mean() - samples["baseline"].mean()
+    sd = math.sqrt(statistics.mean(sample.var() for sample in samples.values()))
+    error = sd * math.sqrt(2 / 3)
+    half, p = stats.t.ppf(0.975, 6) * error, 2 * stats.t.sf(abs(difference) / error, 6)
+    told = explained(folder, capsys)
+    for part in (
+        f"Top-1 of gap: mean {samples['gap'].mean():.3f} %, sd {samples['gap'].std():.3f}, n = 3",
+        f"= {signed(difference)} points",
+        f"pooled sd over the arms of {frame['backbone'].iloc[0]}: {sd:.3f} points, df = 2 + 2 + 2 = 6",
+        f"standard error: {sd:.3f} × √(1/3 + 1/3) = {error:.3f} points",
+        f"t = {signed(difference)} / {error:.3f} = {difference / error:.2f}, df 6; p = {p:.4g}",
+        f"{stats.t.ppf(0.975, 6):.3f} × {error:.3f}, {signed(difference - half)} to {signed(difference + half)}",
+        "Dunnett's many-to-one test in a family of 2 arms",
+    ):
+        assert part in told
+
+
+@pytest.mark.parametrize(
+    ("correction", "told"),
+    [
+        ("dunnett", "Dunnett's many-to-one test in a family of 7 arms: p = {:.4g} 95 % interval for all of them"),
+        (
+            "holm",
+            "Holm's method in a family of 7 arms: p = {:.4g} 95 % interval for all of them at once (Bonferroni's)",
+        ),
+        ("none", "; p = {:.4g} 95 % interval of this difference by itself"),
+    ],
+)
+def test_explain_takes_the_correction(
+    make_study: MakeStudy, capsys: pytest.CaptureFixture[str], correction: str, told: str
+) -> None:
+    folder = make_study(seeds=(0, 1, 2))
+    found = compare(load_records(folder), correction=correction).set_index("arm")
+    shown = explained(folder, capsys, "--correction", correction)
+    assert told.format(found.loc["gap", "p_adjusted"]) in shown
+    assert ("p is not adjusted" in shown) == (correction == "none")
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({"seeds": [0]}, "no interval and no p: one seed an arm"),
+        ({"states": {"resnet18-baseline": "failed"}}, "no finished baseline, so no difference"),
+        ({"states": {"resnet18-gap": "missing"}}, "no finished run, so no difference"),
+        ({"top1": 0.5}, "no interval and no p: all seeds of an arm agree exactly"),
+    ],
+)
+def test_explain_says_why_there_is_no_difference_or_no_p(
+    make_study: MakeStudy, capsys: pytest.CaptureFixture[str], how: dict[str, Any], told: str
+) -> None:
+    assert told in explained(make_study(**how), capsys)
+
+
+def test_the_correction_is_named_in_the_captions(make_study: MakeStudy, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_study(matrix={"model.squeeze": ["baseline", "gap", "SP"]})
+    assert main([str(folder), "--correction", "holm"]) == 0
+    assert "adjusted for 2 arms by Holm's method" in " ".join(capsys.readouterr().out.split())
+    assert "adjusted for 2 arms by Holm's method" in (folder / "report" / "full.md").read_text()
+
+
+def test_what_is_separated_is_bold_in_the_terminal() -> None:
+    told = io.StringIO()
+    table = Table("t", "", (Column("a"), Column("b")), (Section("s", ((Entry("1", bold=True), Entry("2[i]")),)),), ())
+    cli._show(Console(file=told, force_terminal=True, color_system="standard", width=80), table)
+    row = next(line for line in told.getvalue().splitlines() if "2[i]" in line)
+    assert "\x1b[1m1\x1b[0m" in row
+
+
 def test_published_tables_come_from_published_csv_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "published.csv").write_bytes((ROOT / "results" / "published.csv").read_bytes())
     assert main(["--published", "--results", str(tmp_path)]) == 0
@@ -64,6 +160,8 @@ def test_published_tables_come_from_published_csv_alone(tmp_path: Path, capsys: 
         ["--results", "."],
         ["--explain", "gpa", "STUDY"],
         ["--published", "STUDY"],
+        ["--published", "--correction", "holm"],
+        ["--correction", "tukey", "STUDY"],
         ["FILE"],
     ],
 )

@@ -7,15 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import matplotlib.style
 import numpy as np
 import pytest
 from drawn_gates import block_of, gates_of
 
 from sqzlab.analysis import excitation
 from sqzlab.analysis.excitation import activation_by_class, dependence_by_depth, draw, sampled, spread_within_classes
-from sqzlab.analysis.figures import LOOKS
-from sqzlab.catalog import SQUEEZES
+from sqzlab.analysis.figures.looks import LOOKS, in_style
 from sqzlab.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -118,18 +116,6 @@ def test_gates_that_never_move_leave_a_gap_and_draw_no_warning() -> None:
     assert np.isnan(line.get_ydata()).tolist() == [True, False, False]
 
 
-@pytest.mark.parametrize(
-    "squeezes", [list(LOOKS)[1:], list(SQUEEZES)[8:20], ["gap"] * 6, ["gap", "no_squeeze", "gap", "ECA"]]
-)
-def test_no_two_networks_look_alike(squeezes: list[str]) -> None:
-    several = [gates_of(run=f"run{i}", squeeze=squeeze) for i, squeeze in enumerate(squeezes)]
-    looks = excitation._looks(several)
-    assert len(set(looks)) == len(several)
-    for squeeze, look in zip(squeezes, looks, strict=True):
-        if squeezes.count(squeeze) == 1:
-            assert look == LOOKS.get(squeeze, look)
-
-
 def test_runs_of_one_squeeze_are_named_by_run() -> None:
     assert excitation.labels([gates_of(run="a"), gates_of(run="b")]) == ["a", "b"]
     assert excitation.labels([gates_of(run="a"), gates_of(run="b", squeeze="SP")]) == ["gap", "SP"]
@@ -143,7 +129,7 @@ def test_more_than_can_be_told_apart_is_refused() -> None:
 
 
 def test_nothing_overlaps_the_legend() -> None:
-    with matplotlib.style.context(excitation.STYLE):
+    with in_style():
         figure = dependence_by_depth([gates_of(run=f"run{i}", squeeze=s) for i, s in enumerate(list(LOOKS)[1:])])
         figure.draw_without_rendering()
         legend = figure.legends[0].get_window_extent()

@@ -94,6 +94,30 @@ def test_values_that_cannot_be_make_a_row_damaged(make_study: MakeStudy, key: st
     assert key in str(row["error"]) or "another run" in str(row["error"])
 
 
+@pytest.mark.parametrize("key", ["train_images_per_s", "time_s", "train_loss"])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), None, "fast", True, 10**400], ids=str)
+def test_a_measurement_that_is_no_number_is_absent_and_its_run_counts(
+    make_study: MakeStudy, key: str, value: object
+) -> None:
+    folder = make_study()
+    run = a_run(folder)
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(metrics | {key: value}))
+    row = row_of(folder, run)
+    assert row["state"] == "done"
+    assert pd.isna(row[key])
+    assert row["top1"] == metrics["top1"]
+
+
+def test_every_row_says_its_folder_before_the_axes(make_study: MakeStudy) -> None:
+    folder = make_study(states={"resnet18-gap": "failed"})
+    frame = load_records(folder)
+    assert set(frame["folder"]) == {str(folder)}
+    assert [column for column in frame.columns if "." in column] == list(frame.columns)[-2:]
+    assert frame.columns[-3] == "folder"
+    assert frame.attrs == {"baseline": {"model.squeeze": "baseline"}}
+
+
 def test_metrics_cut_at_any_byte_never_crash(make_study: MakeStudy) -> None:
     folder = make_study(matrix={"model.squeeze": ["baseline", "gap"]}, seeds=[0])
     run = a_run(folder)

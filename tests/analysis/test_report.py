@@ -1,5 +1,4 @@
 import hashlib
-import itertools
 import json
 import os
 import re
@@ -7,16 +6,12 @@ import subprocess
 import sys
 import xml.dom.minidom
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
-from sqzlab.analysis import figures
-from sqzlab.analysis.arms import group_arms
 from sqzlab.analysis.cli import analyse
 from sqzlab.analysis.published import read_published
 from sqzlab.analysis.records import read_study
@@ -38,13 +33,16 @@ def digests(folder: Path) -> dict[str, str]:
 def test_a_report_has_tables_figures_and_a_page(make_study: MakeStudy) -> None:
     page = report_of(make_study())
     names = {path.name for path in page.parent.iterdir()}
-    tables = {f"{name}.{kind}" for name in ("squeeze", "error", "published") for kind in ("md", "tex", "csv")}
-    drawn = {f"{name}.{kind}" for name in ("gain", "curves", "cost") for kind in ("svg", "png", "pdf")}
+    forms = ("squeeze", "full", "error", "images", "precision", "more_seeds", "published")
+    tables = {f"{name}.{kind}" for name in forms for kind in ("md", "tex", "csv")}
+    drawn = {f"{name}.{kind}" for name in ("gain", "seeds", "pareto", "curves") for kind in ("svg", "png", "pdf")}
     assert names == tables | drawn | {"index.html"}
 
 
-def test_two_processes_write_the_same_bytes(make_study: MakeStudy) -> None:
+def test_two_processes_write_the_same_bytes(make_study: MakeStudy, begin: Callable[..., Path]) -> None:
     folder = make_study(matrix=BOTH, states={"resnet34-SP": "missing"})
+    begin(folder, "resnet34-SP-s0", epoch=3)
+    begin(folder, "resnet34-SP-s1", epoch=3, alive=False)
     written = []
     for hash_seed in ("1", "2"):
         environment = os.environ | {"PYTHONHASHSEED": hash_seed, "TZ": f"UTC-{hash_seed}", "PYTHONPATH": str(ROOT)}
@@ -60,10 +58,11 @@ def test_two_processes_write_the_same_bytes(make_study: MakeStudy) -> None:
 
 def test_the_page_needs_nothing_else_and_is_well_formed(make_study: MakeStudy) -> None:
     text = report_of(make_study(matrix=BOTH)).read_text()
-    assert not re.search(r'(?:src|href)="(?:https?:)?//', text)
-    assert "<script" not in text
+    assert not re.search(r'(?:src|href)="(?:https?:)?//|@import|url\((?!#)', text)
+    assert "default-src 'none'" in text
+    assert len(re.findall("<script", text)) == 2
     drawings = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
-    assert len(drawings) == 3
+    assert len(drawings) == 4
     ids: list[str] = []
     for drawing in drawings:
         xml.dom.minidom.parseString(drawing)
@@ -85,7 +84,7 @@ def test_fonts_are_embedded_as_outlines_that_print(make_study: MakeStudy) -> Non
 
 def test_warnings_come_before_the_tables(make_study: MakeStudy) -> None:
     text = report_of(make_study(states={"resnet18-SP": "failed"})).read_text()
-    assert text.index("14 of 16 runs are done") < text.index("<table>")
+    assert text.index("14 of 16 runs are done") < text.index("<table")
     assert "loss is nan at step 12" in text
 
 
@@ -94,17 +93,8 @@ def test_what_a_file_says_cannot_become_part_of_the_page(make_study: MakeStudy) 
     for path in folder.glob("resnet18-SP*/failure.json"):
         path.write_text(json.dumps({"error": "<script>alert(1)</script>"}))
     text = report_of(folder).read_text()
-    assert "<script>" not in text
-    assert "&lt;script&gt;" in text
-
-
-def test_arms_without_a_result_are_named_in_the_figures(make_study: MakeStudy) -> None:
-    groups = group_arms(read_study(make_study(states={"resnet18-SP": "missing", "resnet18-RG": "failed"})))
-    gain = figures.gain_over_baseline(groups).axes[0]
-    told = [text.get_text() for text in gain.texts]
-    assert told == ["missing", "failed"]
-    cost = figures.accuracy_against_cost(groups).axes[0]
-    assert any("SP (missing), RG (failed)" in text.get_text() for text in cost.texts)
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert" in text
 
 
 def test_a_study_too_wide_for_figures_says_so_and_keeps_its_tables(make_study: MakeStudy) -> None:
@@ -114,13 +104,18 @@ def test_a_study_too_wide_for_figures_says_so_and_keeps_its_tables(make_study: M
     assert not list(page.parent.glob("*.png"))
 
 
-def test_figures_of_an_earlier_report_do_not_outlive_it(make_study: MakeStudy) -> None:
+def test_files_of_an_earlier_report_do_not_outlive_it_and_others_stay(make_study: MakeStudy) -> None:
     folder = make_study()
     page = report_of(folder)
     for path in folder.glob("*/metrics.json"):
         path.unlink()
+    for name in ("cost.svg", "images.tex", "more_seeds.md", "notes.txt"):
+        (page.parent / name).touch()
     report_of(folder)
     assert not list(page.parent.glob("*.svg"))
+    assert not (page.parent / "images.tex").exists()
+    assert not (page.parent / "more_seeds.md").exists()
+    assert (page.parent / "notes.txt").exists()  # not ours
     assert "no run has finished" in page.read_text()
 
 
@@ -132,7 +127,7 @@ def test_a_report_that_cannot_be_written_leaves_the_former_one_whole(make_study:
     (page.parent / "squeeze.md").unlink()
     (page.parent / "squeeze.md").mkdir()
     (page.parent / "squeeze.md" / "occupied").touch()
-    target = type(report)(read_study(folder), report.groups, report.tables, (), report.figures, None)
+    target = replace(report, records=read_study(folder))
     with pytest.raises(OSError, match="irectory"):
         write_report(target)
     (page.parent / "squeeze.md" / "occupied").unlink()
@@ -150,18 +145,26 @@ def test_an_error_of_zero_keeps_the_axis_linear(make_study: MakeStudy) -> None:
     assert report.figures["curves.svg"]
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=8).map(sorted))
-def test_names_at_the_edge_never_touch_and_stay_inside(wanted: list[float]) -> None:
-    places = figures._apart(np.array(wanted), 0.1)
-    assert len(places) == len(wanted)
-    assert all(b - a >= 0.1 - 1e-6 for a, b in itertools.pairwise(places))
-    assert places[0] >= -1e-6
-    assert places[-1] <= 1 + 1e-6
+def test_a_study_that_runs_is_reported_at_once_and_as_unfinished(
+    make_study: MakeStudy, begin: Callable[..., Path]
+) -> None:
+    folder = make_study(states={"resnet18-SP": "missing", "resnet18-RG": "missing"})
+    begin(folder, "resnet18-SP-s0", epoch=2)
+    text = report_of(folder).read_text()
+    assert "Still running: 12 of 16 runs done, 1 in progress (epoch 3 of 8), 3 not started" in text
+    assert "So far, " in text
+    assert "<td>in progress, epoch 3 of 8</td>" in text
 
 
-@pytest.mark.parametrize("name", [name for name in figures.LOOKS])
-def test_every_squeeze_has_a_look_of_its_own(name: str) -> None:
-    others = [look for other, look in figures.LOOKS.items() if other != name]
-    colour, marker = figures.LOOKS[name]
-    assert colour not in [look[0] for look in others]
-    assert marker not in [look[1] for look in others]
+def test_a_study_of_many_runs_says_how_to_see_those_without_a_page(make_study: MakeStudy) -> None:
+    folder = make_study(matrix={"model.squeeze": ["baseline", "gap"]}, seeds=range(260))
+    text = report_of(folder).read_text()
+    assert "420 runs have no page of their own here" in text
+    assert "--explain ARM" in text
+    assert text.count('href="#run-') == 100
+    assert len(text) < 15e6
+
+
+def test_the_correction_is_the_one_asked_for(make_study: MakeStudy) -> None:
+    report = make_report(make_study(), (), correction="holm")
+    assert {group.correction for group in report.groups} == {"holm"}

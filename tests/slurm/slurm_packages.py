@@ -21,7 +21,7 @@ def why_unavailable(accounting: bool = False) -> str | None:
         if shutil.which("apt-get") is None:
             return f"not installed, and there is no apt-get: {', '.join(missing)}"
         try:
-            _apt("install", "--simulate", *missing)
+            apt("install", "--simulate", *missing)
         except subprocess.CalledProcessError as error:
             return f"apt-get cannot install {', '.join(missing)}: {error.stderr.strip().rpartition(chr(10))[2]}"
     return None
@@ -30,7 +30,7 @@ def why_unavailable(accounting: bool = False) -> str | None:
 def install(accounting: bool) -> None:
     """Installs what is missing. Raises CalledProcessError where that fails."""
     if missing := _missing(accounting):
-        _apt("install", *missing)
+        apt("install", *missing)
 
 
 def _missing(accounting: bool) -> list[str]:
@@ -42,7 +42,7 @@ def _missing(accounting: bool) -> list[str]:
     return [name for name in wanted if shutil.which("dpkg-query") is None or not installed(name)]
 
 
-def _apt(*arguments: str) -> None:
+def apt(*arguments: str) -> None:
     """Runs apt-get; where it fails, refreshes the list of packages and tries once more."""
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
 
