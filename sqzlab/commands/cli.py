@@ -14,6 +14,7 @@ from sqzlab.errors import ConfigError, SqzlabError, UnavailableError, choices
 
 COMMANDS = {
     "train": "train one network without a study file",
+    "track": "a study's epochs in TensorBoard or Weights & Biases, offline first",
     "evaluate": "top-1, top-5 and confusion of a network on a data set",
     "predict": "the most likely classes of image files",
     "features": "pooled or per-stage features of images, as npz",
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     named = words[0] if words else None
     parser = _Parser(
         prog="python -m sqzlab",
-        description="What is done with a single network; launch.py runs studies and analyze.py reads them.",
+        description="What is done with a single network, and track; launch.py runs studies and analyze.py reads them.",
         epilog="exit codes: 0 all done, 1 a part failed, 2 what was written is wrong, 3 data, files or a GPU lacking, "
         "130 Ctrl-C",
         allow_abbrev=False,
