@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from tracked_study import copied, lines, put, runs, unfinish, write
 from sqzlab.commands.cli import main
 
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 600.0  # only so that nothing waits for ever
+DEADLINE_S = 240.0  # only so that nothing waits for ever
 
 
 @pytest.fixture
@@ -131,7 +132,13 @@ def following(study: Path) -> Iterator[subprocess.Popen[str]]:
     """The command at work; it is killed where the test leaves it running, as a failed one does."""
     command = [sys.executable, "-W", "error", "-m", "sqzlab", "track", str(study), "--to", "tensorboard", "--follow"]
     with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # ignored where pytest runs in the background
     ) as child:
         try:
             yield child

@@ -7,6 +7,7 @@ import sys
 import time
 from functools import partial
 from itertools import islice
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,12 @@ def alive(pid):
 
 def workers_now():
     return [child.pid for child in multiprocessing.active_children()]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _fork_server_of_our_own():
+    """One that another file's tests started here has no signals blocked: a worker hears them until it has begun."""
+    forkserver._forkserver._stop()
 
 
 @pytest.fixture(autouse=True)

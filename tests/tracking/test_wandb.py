@@ -21,7 +21,7 @@ from sqzlab.tracking.epochs import SERIES, read_run
 from sqzlab.tracking.wandb import run_key
 
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 600.0  # only so that nothing waits for ever
+DEADLINE_S = 240.0  # only so that nothing waits for ever
 
 
 class _Asked(BaseHTTPRequestHandler):
