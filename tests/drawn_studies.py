@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sqzlab.analysis.arms import Group, group_frame
+from sqzlab.analysis.arms import Group
+from sqzlab.analysis.compare import group_frame
 from sqzlab.analysis.records import COLUMNS, DEFAULT_BASELINE, KINDS
 
 Cells = Sequence[tuple[Mapping[str, Any], Sequence[float | str]]]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import hypot
 from typing import Any
-
-import pandas as pd
 
 from sqzlab.analysis.arms import Arm, Group
 from sqzlab.analysis.captions import describe_records, describe_tests
@@ -22,7 +20,7 @@ from sqzlab.analysis.published import (
     sampling,
     systems,
 )
-from sqzlab.analysis.records import Records, read_model
+from sqzlab.analysis.records import Records
 from sqzlab.analysis.tables import Column, Entry, Section, Table, points
 from sqzlab.catalog import BACKBONES
 from sqzlab.run import CONFIG
@@ -49,6 +47,15 @@ class Ours:
         if self.contradicts(system) or any(key not in self.values for key in self._keys(system)):
             return False
         return not self.imagenet or all(self.values.get(key) in valid for key, valid in FULL_SIZE.items())
+
+    @property
+    def asked(self) -> Hashable:
+        """All that `contradicts` asks of the arm."""
+        return (
+            self.imagenet,
+            *(self.values.get(key, UNKNOWN) for key in ASKED),
+            *(key in self.arm.cell for key in ASKED),
+        )
 
     def contradicts(self, system: System) -> bool:
         """Whether something that is known of the arm already makes it another network."""
@@ -84,6 +91,7 @@ def beside_table(records: Records, groups: Sequence[Group], rows: Sequence[Publi
     made alike as far as both are known. Its spread is a standard error.
     """
     known: dict[str, list[System]] = {}
+    possible: dict[Hashable, list[System]] = {}
     for system in systems(rows):
         known.setdefault(system.backbone, []).append(system)
     marks, sections, data, shown, unread = Marks(), [], [], [], []
@@ -92,7 +100,10 @@ def beside_table(records: Records, groups: Sequence[Group], rows: Sequence[Publi
         lines = []
         for arm in group.arms:
             ours = of_records(arm)
-            if not (candidates := [s for s in known.get(ours.backbone, ()) if not ours.contradicts(s)]):
+            if (candidates := possible.get(ours.asked)) is None:  # mostly those of another arm
+                candidates = [one for one in known.get(ours.backbone, ()) if not ours.contradicts(one)]
+                possible[ours.asked] = candidates
+            if not candidates:
                 continue  # its config.json need not be read: thousands of them take seconds
             ours = with_config(records, ours)
             found = [system for system in candidates if arm.n and ours.is_network(system)]
@@ -120,7 +131,7 @@ def of_records(arm: Arm) -> Ours:
     """What the records tell of an arm, and its cell."""
     values: dict[str, Any] = {}
     for column, key in COLUMNS.items():
-        found = {one[column] for one in arm.done if not pd.isna(one[column])}
+        found = {one[column] for one in arm.done} - {None}
         values |= {key: found.pop()} if len(found) == 1 else {}
     return Ours(arm, values | dict(arm.cell), bool(arm.done) and all(_is_imagenet(one) for one in arm.done))
 
@@ -128,7 +139,7 @@ def of_records(arm: Arm) -> Ours:
 def with_config(records: Records, ours: Ours) -> Ours:
     """The same with what the config.json of one of its runs adds, where that can be read."""
     run_id = (ours.arm.done or ours.arm.rows)[0]["run_id"]
-    model = read_model(records.folder, run_id)
+    model = records.model(run_id)
     values = {} if model is None else {f"model.{key}": value for key, value in model.model_dump().items()}
     if ours.values.get("model.squeeze") == "GCT":
         values["train.decay_norm_and_bias"] = _decays(records, run_id)
@@ -213,11 +224,11 @@ def _caption(
 
 
 def _difference(difference: float, error: float | None) -> Entry:
-    return replace(points(difference), spread="n/a" if error is None else f"{error:.2f}")
+    return points(difference)._replace(spread="n/a" if error is None else f"{error:.2f}")
 
 
 def _is_imagenet(row: Mapping[str, Any]) -> bool:
-    return not any(pd.isna(row[key]) or row[key] != count for key, count in IMAGENET.items())
+    return all(row[key] == count for key, count in IMAGENET.items())
 
 
 def _decays(records: Records, run_id: str) -> bool | None:
@@ -241,6 +252,7 @@ ALWAYS = (
 )
 """What makes the network, and the one key of the training that a published variant names."""
 WHERE_VARIED = ("model.fc_bias", "model.width_rule", "model.stride", "model.zero_init_gamma", "train.recipe")
+ASKED = ("model.backbone", *ALWAYS, *WHERE_VARIED)
 FULL_SIZE = {"model.width": (1.0,), "model.image_size": (224,), "model.stem": ("imagenet", "caffe")}
 IMAGENET = {"classes": 1000, "train_images": 1_281_167, "val_images": VAL_IMAGES}
 COLUMNS = {

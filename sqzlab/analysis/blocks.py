@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from sqzlab.analysis.arms import Arm
-from sqzlab.analysis.records import read_model
+from sqzlab.analysis.records import Records
 from sqzlab.catalog import SQUEEZES
 
 KEYS = ("reduction", "width_rule", "fc_bias", "gate", "placement", "stages")
 
 
-def block_of(folder: Path, arm: Arm) -> dict[str, Any]:
+def block_of(records: Records, arm: Arm) -> dict[str, Any]:
     """`reduction, width_rule, fc_bias, gate, placement, stages`; None where it is unknown, "" where it does not apply.
 
     Of the runs of an arm, which differ in the seed alone, the config.json of one is read.
     """
     row = (arm.done or arm.rows)[0]
-    model = read_model(folder, row["run_id"])
+    model = records.model(row["run_id"])
     squeeze = SQUEEZES.get(str(arm.cell.get("model.squeeze") or row["squeeze"]))
     found: dict[str, Any] = {}
     for key in KEYS:
         value = arm.cell.get(f"model.{key}")
         if value is None:
             value = row.get(key) if model is None else getattr(model, key)
-        absent = value is None or pd.isna(value)
-        found[key] = ("" if squeeze and key not in squeeze.arguments else None) if absent else value
+        if value is None:
+            value = "" if squeeze and key not in squeeze.arguments else None
+        found[key] = value
     return found
 
 

@@ -22,13 +22,12 @@ ALIKE = (
 
 def describe_records(records: Records, spread: bool = True) -> str:
     """Which epoch, how many seeds, which spread (of a table that has one), data, device, commit."""
-    done = records.counted[records.counted["state"] == "done"]
-    if done.empty:
+    if not (done := records.done):
         return "No run has finished."
     told = records.distinct
-    devices = done["gpu"].where(done["gpu"].notna(), done["device"]).dropna().unique()  # a run on a CPU has no GPU
-    commits = sorted({str(commit)[:10] for commit in done["git_commit"].dropna().unique()})
-    dirty = " with uncommitted changes" if done["git_dirty"].eq(True).any() else ""
+    devices = {row["device"] if row["gpu"] is None else row["gpu"] for row in done} - {None}  # on a CPU there is no GPU
+    commits = sorted({str(commit)[:10] for commit in {row["git_commit"] for row in done} - {None}})
+    dirty = " with uncommitted changes" if any(row["git_dirty"] is True for row in done) else ""
     return (
         f"Metrics of the last epoch ({told['epochs']} epoch{'s' * (told['epochs'] != '1')}), evaluated on "
         f"{told['val_images']} images{OWN_SD * spread}. "

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import pandas as pd
-
 from sqzlab.analysis.arms import Group
-from sqzlab.analysis.records import Records
+from sqzlab.analysis.records import Records, Row
 
 
 def find_warnings(records: Records, groups: Sequence[Group]) -> tuple[str, ...]:
@@ -15,23 +13,22 @@ def find_warnings(records: Records, groups: Sequence[Group]) -> tuple[str, ...]:
 
     Origins (commit, code, torch, GPU, ...) are compared between runs, and between the segments of a resumed run.
     """
-    done = records.counted[records.counted["state"] == "done"]
+    done = records.done
     found = [*_without_verdict(groups, done), *_twice(groups), *_absent(records, groups, done)]
     found += [*_left_out(groups), *_unequal_starts(groups)]
     found += [f"mixed {name}: {told}" for key, name in ALIKE.items() if (told := _mixed(records, done, key))]
     found += _changed_within(records, done)
-    states = zip(done["run_id"], done["git_dirty"], strict=True)
-    if dirty := [run_id for run_id, last in states if _was_dirty(records, run_id, last)]:
+    if dirty := [row["run_id"] for row in done if _was_dirty(records, row)]:
         found.append(f"made with uncommitted changes in the code: {_runs(dirty)}")
-    others = records.frame[~records.frame["planned"]]
-    if records.plan is not None and len(others):
-        found.append(f"{len(others):,} runs are not in the plan and not counted: {_some(list(others['run_id']))}")
+    others = [row["run_id"] for row in records.rows if not row["planned"]]
+    if records.plan is not None and others:
+        found.append(f"{len(others):,} runs are not in the plan and not counted: {_some(others)}")
     return (*found, *records.warnings)
 
 
-def _without_verdict(groups: Sequence[Group], done: pd.DataFrame) -> list[str]:
+def _without_verdict(groups: Sequence[Group], done: Sequence[Row]) -> list[str]:
     """Why no difference, or none of some groups, can be told at all."""
-    if done.empty:
+    if not done:
         return []
     found = []
     if without := [group.title for group in groups if group.baseline is None or group.baseline.n == 0]:
@@ -65,38 +62,39 @@ def _left_out(groups: Sequence[Group]) -> list[str]:
     return found
 
 
-def _absent(records: Records, groups: Sequence[Group], done: pd.DataFrame) -> list[str]:
+def _absent(records: Records, groups: Sequence[Group], done: Sequence[Row]) -> list[str]:
     """Planned runs without a result, and what became of those that failed."""
     found = []
     if len(done) < len(records.counted):
         absent = [f"{g.title} {arm.label} ({arm.note()})" for g in groups for arm in g.arms if arm.note()]
         found.append(f"{len(done):,} of {len(records.counted):,} runs are done; not complete: {_some(absent)}")
-    unusable = records.frame[records.frame["state"].isin(["failed", "damaged"])]
-    unfit = [f"{run_id} {state}: {why}" for run_id, state, why in unusable[["run_id", "state", "error"]].to_numpy()]
+    unusable = [row for row in records.rows if row["state"] in ("failed", "damaged")]
+    unfit = [f"{row['run_id']} {row['state']}: {row['error']}" for row in unusable]
     found += unfit[:MOST]
     if len(unfit) > MOST:
         found.append(f"{len(unfit) - MOST:,} more runs failed or are damaged")
     return found
 
 
-def _mixed(records: Records, done: pd.DataFrame, key: str) -> str | None:
+def _mixed(records: Records, done: Sequence[Row], key: str) -> str | None:
     """ "abc (12 runs, such as x) and def (4 runs, such as y)" where finished runs differ in what no axis names."""
     if any(axis.rpartition(".")[2] in (key, *AXES_BEHIND.get(key, ())) for axis in records.axes):
         return None
-    if done[key].nunique(dropna=False) < 2:
+    if len({row[key] for row in done}) < 2:
         return None
     of: dict[str, list[str]] = {}
-    for run_id, value in zip(done["run_id"], done[key], strict=True):
-        of.setdefault(_shown(key, value), []).append(run_id)
-    if len(of) < 2 or (key == "code" and _told_by_commits(done["git_commit"], done["code"])):
+    for row in done:
+        of.setdefault(_shown(key, row[key]), []).append(row["run_id"])
+    codes = {row["code"] for row in done}
+    if len(of) < 2 or (key == "code" and _told_by_commits(done)):
         return None
-    same = key == "git_commit" and done["code"].nunique(dropna=False) == 1 and done["code"].notna().all()
+    same = key == "git_commit" and len(codes) == 1 and None not in codes
     return _counted(of) + ("; the package is the same in all of them" if same else "")
 
 
-def _changed_within(records: Records, done: pd.DataFrame) -> list[str]:
+def _changed_within(records: Records, done: Sequence[Row]) -> list[str]:
     """Runs whose result comes from segments of different origins."""
-    counted = set(done["run_id"])
+    counted = {row["run_id"] for row in done}
     found = []
     for key, name in CHANGING.items():
         of: dict[str, list[str]] = {}
@@ -104,7 +102,7 @@ def _changed_within(records: Records, done: pd.DataFrame) -> list[str]:
             values = [_shown(key, segment.get(key)) for segment in segments]
             if run_id not in counted or len(set(values)) < 2:
                 continue
-            if key == "code" and _told_by_commits([segment.get("git_commit") for segment in segments], values):
+            if key == "code" and _told_by_commits(segments):
                 continue
             of.setdefault(" then ".join(dict.fromkeys(values)), []).append(run_id)
         if of:
@@ -112,19 +110,20 @@ def _changed_within(records: Records, done: pd.DataFrame) -> list[str]:
     return found
 
 
-def _told_by_commits(commits: Iterable[object], codes: Iterable[object]) -> bool:
+def _told_by_commits(origins: Iterable[Row]) -> bool:
     """Whether every commit is known and stands for one code: then a mixture of code is one of commits."""
-    pairs = {(_shown("git_commit", commit), str(code)) for commit, code in zip(commits, codes, strict=True)}
+    pairs = {(_shown("git_commit", one.get("git_commit")), _shown("code", one.get("code"))) for one in origins}
     known = {commit for commit, _ in pairs}
     return "unknown" not in known and len(known) == len(pairs)
 
 
-def _was_dirty(records: Records, run_id: str, at_last: object) -> bool:
-    return at_last is True or any(segment.get("git_dirty") is True for segment in records.resumed.get(run_id, ()))
+def _was_dirty(records: Records, row: Row) -> bool:
+    segments = records.resumed.get(row["run_id"], ())
+    return row["git_dirty"] is True or any(segment.get("git_dirty") is True for segment in segments)
 
 
 def _shown(key: str, value: object) -> str:
-    if value is None or value is pd.NA or value != value:
+    if value is None or value != value:
         return "unknown"
     return str(value)[: 10 if key == "git_commit" else 80]
 
@@ -146,7 +145,7 @@ def _unequal_starts(groups: Sequence[Group]) -> list[str]:
     for key, name in (("initial_weights", "shared initial weights"), ("data_order", "data order")):
         for group in groups:
             seen: dict[int, set[str]] = {}
-            for row in (row for arm in group.arms for row in arm.done if not pd.isna(row[key])):
+            for row in (row for arm in group.arms for row in arm.done if row[key] is not None):
                 seen.setdefault(int(row["seed"]), set()).add(str(row[key]))
             seeds = [str(seed) for seed, values in sorted(seen.items()) if len(values) > 1]
             if seeds:

@@ -1,14 +1,14 @@
-"""The one frame behind every table: an arm a row, with its mean, spread, difference from the baseline, and costs."""
+"""The rows behind every table as one frame, of any rows of frames of `load_records`: `sqzlab.compare`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from sqzlab.analysis.arms import Arm, Group, group_frame
+from sqzlab.analysis.arm_rows import arm_rows
+from sqzlab.analysis.arms import Arm, Group, group_rows
 from sqzlab.analysis.records import KINDS
 from sqzlab.errors import ConfigError, choices
 from sqzlab.statistics.comparison import CORRECTIONS
@@ -54,42 +54,16 @@ def frame_groups(
 
 def arm_frame(groups: Sequence[Group], metric: str = "top1", confidence: float = 0.95) -> pd.DataFrame:
     """The frame of `compare` for groups that are made already."""
-    axes = dict.fromkeys(axis for group in groups for arm in group.arms for axis in arm.cell)
-    rows = [_row(group, arm, metric, confidence) for group in groups for arm in group.arms]
-    return pd.DataFrame(rows, columns=[*FIRST, *axes, *REST], dtype=object).astype(FIRST | REST)
+    rows = arm_rows(groups, metric, confidence)
+    columns = list(rows[0]) if rows else [*FIRST, *REST]
+    return pd.DataFrame(list(rows), columns=columns, dtype=object).astype(FIRST | REST)
 
 
-def table_rows(groups: Sequence[Group]) -> tuple[Mapping[str, Any], ...]:
-    """The same as Python values, None for what does not exist; of Top-5, which is not tested, mean and sd."""
-    frame = arm_frame(groups).rename(columns={"mean": "top1_mean", "sd": "top1_sd"})
-    top5 = [_mean_and_sd(arm, "top5") for group in groups for arm in group.arms]
-    after = frame.columns.get_loc("top1_sd")
-    assert isinstance(after, int)
-    frame.insert(after + 1, "top5_mean", pd.Series([mean for mean, _ in top5], dtype="float64"))
-    frame.insert(after + 2, "top5_sd", pd.Series([sd for _, sd in top5], dtype="float64"))
-    known = frame.astype(object).where(frame.notna(), None)
-    return tuple({str(key): value for key, value in row.items()} for row in known.to_dict("records"))
-
-
-def _row(group: Group, arm: Arm, metric: str, confidence: float) -> dict[str, Any]:
-    mean, sd = _mean_and_sd(arm, metric)
-    speeds = [speed for row in arm.done if (speed := row["train_images_per_s"]) is not None and speed == speed]
-    compared = group.compared(arm, metric, confidence)
-    return {
-        **{"group": group.title, "arm": arm.label, "is_baseline": arm is group.baseline, **arm.cell},
-        **{"n": arm.n, "planned": len(arm.rows)},
-        **{state: arm.states.get(state, 0) for state in ("failed", "damaged", "missing")},
-        **{"mean": mean, "sd": sd},
-        **({} if compared is None else vars(compared)),
-        **{"params": arm.count("params"), "macs": arm.count("macs")},
-        "images_per_s": float(np.median(speeds)) if speeds else None,
-    }
-
-
-def _mean_and_sd(arm: Arm, metric: str) -> tuple[float | None, float | None]:
-    values = np.array([row[metric] for row in arm.done], dtype=np.float64)  # as stored, fractions
-    mean = float(values.mean()) if len(values) else None
-    return mean, float(values.std(ddof=1)) if len(values) > 1 else None
+def group_frame(frame: pd.DataFrame, baseline: Mapping[str, Any], correction: str = "dunnett") -> tuple[Group, ...]:
+    """Every row in its arm, every arm in its group; `baseline` maps axes to the baseline's values."""
+    known = frame.astype(object).where(frame.notna(), None)  # as Records have it
+    rows = [{str(column): value for column, value in row.items()} for row in known.to_dict("records")]
+    return group_rows(rows, [column for column in frame.columns if "." in column], baseline, correction)
 
 
 def _check(frame: pd.DataFrame, metric: str, confidence: float, correction: str) -> None:
@@ -133,7 +107,7 @@ def _check_runs(arms: Iterable[Arm], metric: str) -> None:
                 which = " and ".join(f"{r['folder']}/{r['run_id']}" if apart else r["run_id"] for r in (former, row))
                 told = "valid: a column, named with a dot, in which they differ, or rows of one of them"
                 raise ConfigError(f"frame: seed {row['seed']} of {arm.label} is there twice ({which}); {told}")
-            if pd.isna(row[metric]):
+            if row[metric] is None:
                 raise ConfigError(f"metric: {metric!r} is not recorded by {row['run_id']}; {choices(METRICS)}")
 
 

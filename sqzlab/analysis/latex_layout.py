@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -61,17 +61,22 @@ def cells_width(entries: Sequence[Entry]) -> float:
     if not split:
         return whole
     first = max(text_width(entry.text, entry.bold) for entry in split)
-    second = max(_entry_width(replace(entry, text=entry.spread or "")) for entry in split)
+    second = max(text_width(entry.spread or "", entry.bold) + _marks_width(entry) for entry in split)
     return max(whole, first + text_width(f" {split[0].joint} ") + second)
 
 
+@lru_cache(32_768)  # most texts of a table stand in others too
 def text_width(text: str, bold: bool = False) -> float:
     """In pt at 10 pt."""
     return sum(map(_sign_width, text)) * (BOLD if bold else 1)
 
 
 def _entry_width(entry: Entry) -> float:
-    return text_width(entry.text, entry.bold) + RAISED * text_width(entry.marks)
+    return text_width(entry.text, entry.bold) + _marks_width(entry)
+
+
+def _marks_width(entry: Entry) -> float:
+    return RAISED * text_width(entry.marks) if entry.marks else 0.0
 
 
 @cache
@@ -109,6 +114,8 @@ def _height(table: Table, layout: Layout) -> float:
 
 def _lines(row: Sequence[Entry], layout: Layout) -> int:
     """Of a row: a third of a broken text's line may stay empty."""
+    if not layout.parts:
+        return 1
     widths = [(1.4 * text_width(row[i].text) * layout.letter, part * layout.room) for i, part in layout.parts.items()]
     return max((1 + int(text / room) for text, room in widths), default=1)
 

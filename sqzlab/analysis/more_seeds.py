@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-import numpy as np
-
 from sqzlab.analysis.arms import Arm, Group
 from sqzlab.analysis.captions import describe_family, describe_records
 from sqzlab.analysis.records import Records
@@ -150,7 +148,7 @@ def _not_separated(group: Group) -> list[tuple[Arm, Arm, str]]:
             main = group.compared(arm)
             if main is not None and not main.separated:
                 pairs.append((arm, group.baseline, ""))
-    best = sorted((arm for arm in group.arms if arm.n), key=lambda arm: -float(arm.values("top1").mean()))[:2]
+    best = sorted((arm for arm in group.arms if arm.n), key=lambda arm: -(arm.mean("top1") or 0.0))[:2]
     if len(best) == 2 and group.baseline not in best:
         sd, (first, second) = group.pooled.sd, best
         assert sd
@@ -162,8 +160,7 @@ def _not_separated(group: Group) -> list[tuple[Arm, Arm, str]]:
 
 
 def _difference(first: Arm, second: Arm) -> float:
-    values = [np.array([row["top1"] for row in arm.done], dtype=np.float64) for arm in (first, second)]
-    difference = float(values[0].mean() - values[1].mean())
+    difference = float(first.stored("top1").mean() - second.stored("top1").mean())
     return 0.0 if abs(difference) < 1e-12 else difference  # equal counts, summed in another order
 
 

@@ -13,8 +13,8 @@ from sqzlab.analysis.captions import describe_records
 from sqzlab.analysis.figure_list import FAINT, GRID, INK, PAPER, described
 from sqzlab.analysis.findings import describe_groups, describe_result
 from sqzlab.analysis.progress import NAMES, count_states, describe_progress
-from sqzlab.analysis.records import Records
-from sqzlab.analysis.run_pages import Page, Row, anchor, run_pages
+from sqzlab.analysis.records import Records, Row
+from sqzlab.analysis.run_pages import Page, anchor, run_pages
 from sqzlab.analysis.tables import Table
 from sqzlab.analysis.writers import to_html
 
@@ -66,7 +66,7 @@ def render(report: Report) -> str:
         ],
         not_drawn=report.not_drawn,
         runs=run_rows(report, pages),
-        left_out=max(0, len(records.frame) - MOST_LISTED),
+        left_out=max(0, len(records.rows) - MOST_LISTED),
         without_page=_without_page(report, pages),
         folder=records.folder.absolute().name,
         data=Markup(embedded(pages)),
@@ -75,8 +75,8 @@ def render(report: Report) -> str:
 
 def _clean(records: Records) -> str:
     """What may be said where nothing speaks against the numbers: only what is known."""
-    done = records.counted[records.counted["state"] == "done"]
-    known = [said for key, said in SAME.items() if len(done) and done[key].notna().all()]
+    done = records.done
+    known = [said for key, said in SAME.items() if done and all(row[key] is not None for row in done)]
     planned = "Every planned run is done" if records.plan is not None else "Nothing is amiss with the runs found here"
     return f"{planned}{': ' if known else ''}{', '.join(known)}."
 
@@ -90,9 +90,8 @@ def run_rows(report: Report, pages: Mapping[str, Page]) -> list[tuple[str, str]]
         for j, arm in enumerate(group.arms)
         for row in arm.rows
     }
-    shown = ["run_id", "seed", *(key for key, _, _ in NUMBERS), "state", "error", "planned"]
     lines: dict[int, list[tuple[int, str]]] = {}
-    for row in records.frame[shown][:MOST_LISTED].to_dict("records"):
+    for row in records.rows[:MOST_LISTED]:
         run_id = row["run_id"]
         i, j, first, label = arms.get(run_id, (len(groups), 0, False, ""))
         outside = records.plan is not None and not row["planned"]
@@ -109,7 +108,7 @@ def _run_row(row: Row, own_id: str, has_page: bool, arm: tuple[int, str], outsid
     name = f'<a href="#run-{run_id}"><code>{run_id}</code></a>' if has_page else f"<code>{run_id}</code>"
     numbers = "".join(
         f'<td class="number" data-value="{row[key]!r}">{scale * row[key]:,.{digits}f}</td>'
-        if done and row[key] == row[key]
+        if done and row[key] is not None
         else '<td class="number"></td>'
         for key, scale, digits in NUMBERS
     )
@@ -123,8 +122,8 @@ def _run_row(row: Row, own_id: str, has_page: bool, arm: tuple[int, str], outsid
 
 def _without_page(report: Report, pages: Mapping[str, Page]) -> int:
     """Runs that have begun and whose page would have made the file too large."""
-    begun = report.records.frame["state"].ne("missing") | report.records.frame["run_id"].isin(list(report.progress))
-    return int(begun.sum()) - len(pages)
+    rows, progress = report.records.rows, report.progress
+    return len([row for row in rows if row["state"] != "missing" or row["run_id"] in progress]) - len(pages)
 
 
 def embedded(values: object) -> str:

@@ -184,7 +184,7 @@ def _unlike_images(group: Group, one: Resolution, level: float) -> list[str]:
 
 
 def _unlike_arms(group: Group, level: float) -> list[str]:
-    cells = [np.array([row["top1"] for row in arm.done], dtype=np.float64) for arm in group.arms]
+    cells = [arm.stored("top1") for arm in group.arms]
     worst = spread_outlier(cells, level)
     if worst is None:
         return []

@@ -49,10 +49,10 @@ class Progress:
 
 def read_progress(records: Records) -> Mapping[str, Progress]:
     """The unfinished runs of the plan that have begun, by run id; a failed one only while it is tried again."""
-    counted = records.counted
     clock: list[float] = []  # asked once, and only where a writer may live
     found = {}
-    for run_id, state in zip(counted["run_id"], counted["state"], strict=True):
+    for row in records.counted:
+        run_id, state = row["run_id"], row["state"]
         if state == "done":
             continue
         folder = records.folder / run_id
@@ -69,8 +69,8 @@ def read_progress(records: Records) -> Mapping[str, Progress]:
 def count_states(records: Records, progress: Mapping[str, Progress]) -> dict[str, int]:
     """How many of the counted runs are in which of STATES, those with any."""
     of = Counter(
-        progress[run_id].state if run_id in progress else NAMES.get(state, state)
-        for run_id, state in records.counted[["run_id", "state"]].to_numpy()
+        progress[row["run_id"]].state if row["run_id"] in progress else NAMES.get(row["state"], row["state"])
+        for row in records.counted
     )
     return {state: of[state] for state in STATES if of[state]}
 

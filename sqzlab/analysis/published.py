@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite, nan, sqrt
 from pathlib import Path
@@ -208,7 +208,7 @@ def ssenet_table(rows: Sequence[PublishedRow]) -> Table:
             error = None if base is None else difference_error(top1, 100 - base.top1_err)
             named = Entry(row.variant, marks=marks.of(texts([n for n in notes if n not in SSENET.notes], "level")))
             gained = Entry("") if base is None else points(improved, marks.of(texts(notes, "improved")))
-            lines.append((named, _percent(top1), _percent(top5), replace(gained, value=improved)))
+            lines.append((named, _percent(top1), _percent(top5), gained._replace(value=improved)))
             shown = {"top1_percent": _rounded(top1), "top5_percent": _rounded(top5), "improved_points": improved}
             shown |= {"top1_standard_error_points": accuracy_error(top1), "improved_standard_error_points": error}
             data.append({"backbone": backbone, "squeeze": row.variant, **shown, "caveats": "; ".join(notes)})

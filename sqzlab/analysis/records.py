@@ -1,4 +1,4 @@
-"""Reads a study's folder into one frame: a row for every run that is planned or found, whatever its state.
+"""Reads a study's folder: a row for every run that is planned or found, whatever its state; and those as a frame.
 
 Nothing in a folder can make it fail: what is damaged becomes a row with the state `damaged`, or a warning line.
 """
@@ -11,19 +11,20 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqzlab.analysis.index import Index
+from sqzlab.analysis.index import Found, Index
 from sqzlab.config import ModelConfig, complete
 from sqzlab.errors import ConfigError
-from sqzlab.run import CONFIG, EPOCHS, FAILURE, METRICS, PLAN, PROVENANCE
+from sqzlab.run import CONFIG, FAILURE, METRICS, PLAN, PROVENANCE
 
 if TYPE_CHECKING:
     import pandas as pd
 
 STATES = ("done", "failed", "damaged", "missing")
+Row = Mapping[str, Any]
 Segments = tuple[Mapping[str, Any], ...]
 
 
@@ -44,13 +45,10 @@ class Records:
 
     folder: Path
     plan: Plan | None
-    frame: pd.DataFrame
+    axes: tuple[str, ...]
+    rows: tuple[Row, ...]  # each with all COLUMNS and axes; None for what does not exist
     resumed: Mapping[str, Segments]  # run id to the segments its result comes from, where they are several
     warnings: tuple[str, ...]
-
-    @property
-    def axes(self) -> tuple[str, ...]:
-        return tuple(column for column in self.frame.columns if "." in column)
 
     @property
     def baseline(self) -> Mapping[str, Any]:
@@ -59,17 +57,31 @@ class Records:
     @cached_property
     def distinct(self) -> Mapping[str, str]:
         """Of every origin of the finished runs, its values, each once: "8" or "8 and 10", "unknown" without any."""
-        done = self.counted[self.counted["state"] == "done"]
         told = {}
         for key in ORIGINS:
-            values = done[key].dropna().unique().tolist()
+            values = {row[key] for row in self.done} - {None}
             told[key] = " and ".join(sorted(f"{v:,}" if isinstance(v, int) else str(v) for v in values)) or "unknown"
         return told
 
     @cached_property
-    def counted(self) -> pd.DataFrame:
+    def counted(self) -> tuple[Row, ...]:
         """The runs that tables and figures count: the planned ones, or the finished ones where there is no plan."""
-        return self.frame[self.frame["planned"] if self.plan is not None else self.frame["state"] == "done"]
+        return tuple(row for row in self.rows if (row["planned"] if self.plan is not None else row["state"] == "done"))
+
+    @cached_property
+    def done(self) -> tuple[Row, ...]:
+        """Those of the counted runs that are finished."""
+        return tuple(row for row in self.counted if row["state"] == "done")
+
+    def model(self, run_id: str) -> ModelConfig | None:
+        """The network of a run as its config.json has it, defaults filled in; None where it cannot be read."""
+        if run_id not in self._models:
+            self._models[run_id] = _read_model(self.folder / run_id / CONFIG)
+        return self._models[run_id]
+
+    @cached_property
+    def _models(self) -> dict[str, ModelConfig | None]:
+        return {}
 
 
 def load_records(folder: Path | str) -> pd.DataFrame:
@@ -80,23 +92,28 @@ def load_records(folder: Path | str) -> pd.DataFrame:
     the plotting functions take where nothing else is said; pandas keeps it where all frames have the same. Raises
     ConfigError where the folder is no study.
     """
+    import pandas as pd
+
     records = read_study(Path(folder))
-    records.frame.insert(len(COLUMNS), "folder", str(folder))
-    records.frame.attrs = {"baseline": dict(records.baseline)}
-    return records.frame
+    columns = [*COLUMNS, *records.axes]
+    frame = pd.DataFrame(list(records.rows), columns=columns, dtype=object)  # object: an axis keeps 8 beside None
+    frame = frame.astype(
+        {"planned": bool} | {key: "Int64" if kind is int else "float64" for key, kind in KINDS.items()}
+    )
+    frame.insert(len(COLUMNS), "folder", str(folder))
+    frame.attrs = {"baseline": dict(records.baseline)}
+    return frame
 
 
 def is_study(folder: Path) -> bool:
     """Whether the folder holds a plan or at least one run's metrics."""
     if (folder / PLAN).is_file():
         return True
-    return folder.is_dir() and any((run / METRICS).is_file() for run in _run_folders(folder))
+    return folder.is_dir() and any((folder / run / METRICS).is_file() for run in _run_folders(folder))
 
 
 def read_study(folder: Path) -> Records:
     """The plan and all runs of a study's folder. Raises ConfigError where the folder is no study."""
-    import pandas as pd
-
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; valid: a folder of results that launch.py wrote")
     if not is_study(folder):
@@ -104,84 +121,55 @@ def read_study(folder: Path) -> Records:
     plan, warnings = _read_plan(folder / PLAN)
     planned = {run["run_id"]: run for run in plan.runs} if plan is not None else {}
     index = Index(folder, (METRICS, PROVENANCE), _finished)
-    rows = [_row(folder / run_id, run, index) for run_id, run in planned.items()]
-    for run_folder in _run_folders(folder):
-        if run_folder.name not in planned and (row := _row(run_folder, None, index))["state"] != "missing":
+    resumed: dict[str, Segments] = {}
+    rows, unread = [], []
+    for run_id in (*planned, *(name for name in _run_folders(folder) if name not in planned)):
+        found = index.read(run_id)
+        row = _row(folder, run_id, planned.get(run_id), found)
+        if row["planned"] or row["state"] != "missing":
             rows.append(row)
+        if found is not None:
+            *_, segments, damaged = found
+            resumed |= {run_id: tuple(segments)} if segments else {}
+            unread += [run_id] if damaged else []
+            if changed := _changed_counts(row, planned.get(run_id)):
+                warnings.append(f"{run_id}: {changed}")
     index.save()
-    resumed = {row["run_id"]: tuple(segments) for row in rows if (segments := row.get("segments"))}
-    unread = [row["run_id"] for row in rows if row.get("unread")]
-    axes = plan.axes if plan is not None else sorted({axis for row in rows for axis in row if "." in axis})
-    frame = pd.DataFrame(rows, columns=[*COLUMNS, *axes], dtype=object)  # object: an axis keeps 8 beside None
-    frame = frame.astype(
-        {"planned": bool} | {key: "Int64" if kind is int else "float64" for key, kind in KINDS.items()}
-    )
-    for row in rows:
-        if row["state"] == "done" and (changed := _changed_counts(row, planned.get(row["run_id"]))):
-            warnings.append(f"{row['run_id']}: {changed}")
+    axes = plan.axes if plan is not None else tuple(sorted({axis for row in rows for axis in row if "." in axis}))
     if unread:
         which = unread[0] if len(unread) == 1 else f"such as {unread[0]}"
         told = f"{PROVENANCE} of {len(unread):,} run{'s' * (len(unread) != 1)} is damaged ({which})"
         warnings.append(f"{told}: whether they were trained in parts of different origin cannot be told")
-    return Records(folder, plan, frame, resumed, tuple(warnings))
-
-
-def load_curves(folder: Path, run_ids: Iterable[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """One row for each epoch of each of these runs (`run_id, epoch, train_loss, val_loss, top1, ...`), and warnings.
-
-    A line that a crash cut short is left out with a warning; of an epoch that is there twice, the later line counts.
-    """
-    import pandas as pd
-
-    rows: list[dict[str, Any]] = []
-    warnings: list[str] = []
-    for run_id in run_ids:
-        path = folder / run_id / EPOCHS
-        try:
-            lines = path.read_bytes().splitlines()
-        except OSError as error:
-            warnings.append(f"{run_id}: {EPOCHS}: {_why(error)}; its learning curve is not drawn")
-            continue
-        epochs = {}
-        for number, line in enumerate(lines, start=1):
-            try:
-                values = json.loads(line)
-                epochs[int(values["epoch"])] = {key: float(values[key]) for key in CURVES}
-            except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-                what = "the last line is cut short" if number == len(lines) else f"line {number} is damaged"
-                warnings.append(f"{run_id}: {EPOCHS}: {what} and left out")
-        rows += [{"run_id": run_id, "epoch": epoch, **epochs[epoch]} for epoch in sorted(epochs)]
-    return pd.DataFrame(rows, columns=["run_id", "epoch", *CURVES]), tuple(warnings)
-
-
-def read_model(folder: Path, run_id: str) -> ModelConfig | None:
-    """The network of a run as its config.json has it, defaults filled in; None where it cannot be read."""
-    try:
-        values = json.loads((folder / run_id / CONFIG).read_bytes())["config"]["model"]
-        found = complete(ModelConfig.model_validate(values))
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return found if isinstance(found, ModelConfig) else None
+    for row in rows:
+        for axis in axes:
+            row.setdefault(axis, None)
+    return Records(folder, plan, axes, tuple(rows), resumed, tuple(warnings))
 
 
 # ---- one run -----------------------------------------------------------------------------------
 
 
-def _row(folder: Path, planned: Mapping[str, Any] | None, index: Index) -> dict[str, Any]:
-    row: dict[str, Any] = {"run_id": folder.name, "planned": planned is not None, "state": "missing", "error": None}
+def _row(folder: Path, run_id: str, planned: Mapping[str, Any] | None, found: Found | None) -> dict[str, Any]:
+    """COLUMNS and the axes of the run's cell; `found` is what `_finished` says."""
+    row: dict[str, Any]
+    if found is not None:
+        cell: Mapping[str, Any] = json.loads(found[len(MEASURED)]) if planned is None else planned["cell"]
+        row = dict(zip(COLUMNS, (run_id, planned is not None, "done", None, *found), strict=False))
+        row.update(cell)
+        return row
+    row = dict.fromkeys(COLUMNS)
+    row |= {"run_id": run_id, "planned": planned is not None, "state": "missing"}
     if planned is not None:
-        row |= {"seed": planned["seed"], "params": planned.get("params"), "macs": planned.get("macs")}
+        row |= {"seed": int(planned["seed"]), "params": planned.get("params"), "macs": planned.get("macs")}
         row |= planned["cell"]
-    if (found := index.read(folder)) is None:
-        return row | _unfinished(folder)
-    if planned is None:
-        row |= found["cell"]
-    row |= found["values"]
-    return row | {"state": "done", "segments": found["segments"], "unread": found["unread"]}
+    return row | _unfinished(folder / run_id)
 
 
-def _finished(folder: Path) -> dict[str, Any] | None:
-    """What the files of a run say, None unless its metrics are there and usable."""
+def _finished(folder: Path) -> Found | None:
+    """A value for each of MEASURED, cell (as text), segments, whether provenance.json is damaged.
+
+    None unless the metrics of the run are there and usable.
+    """
     try:
         values = json.loads((folder / METRICS).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -189,9 +177,13 @@ def _finished(folder: Path) -> dict[str, Any] | None:
     if why_unusable(values, folder.name):
         return None
     segments, code, unread = _origins(folder / PROVENANCE)
-    kept = {key: values.get(key) for key in COLUMNS[4:]} | ({"code": code} if code is not None else {})
-    kept |= {key: None for key in OPTIONAL if not _is_finite(kept[key])}
-    return {"values": kept, "cell": values.get("cell", {}), "segments": segments, "unread": unread}
+    kept = {key: values.get(key) for key in MEASURED} | ({"code": code} if code is not None else {})
+    for key, value in kept.items():
+        if KINDS.get(key) is float:
+            kept[key] = float(value) if _is_finite(value) else None
+        elif value != value:  # NaN among texts
+            kept[key] = None
+    return *kept.values(), json.dumps(values.get("cell", {})), segments, unread
 
 
 def _unfinished(folder: Path) -> dict[str, Any]:
@@ -268,6 +260,20 @@ def _changed_counts(row: Mapping[str, Any], planned: Mapping[str, Any] | None) -
     return None
 
 
+def _read_model(path: Path) -> ModelConfig | None:
+    try:
+        return _model(json.dumps(json.loads(path.read_bytes())["config"]["model"]))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+@lru_cache(maxsize=1024)
+def _model(section: str) -> ModelConfig | None:
+    """Few of a study's networks differ."""
+    found = complete(ModelConfig.model_validate(json.loads(section)))
+    return found if isinstance(found, ModelConfig) else None
+
+
 # ---- the plan ----------------------------------------------------------------------------------
 
 
@@ -302,10 +308,9 @@ def _scalars(values: Iterable[object]) -> bool:
     return all(value is None or isinstance(value, str | int | float) for value in values)
 
 
-def _run_folders(folder: Path) -> Sequence[Path]:
+def _run_folders(folder: Path) -> Sequence[str]:
     with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
-    return [folder / name for name in sorted(names)]
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _why(error: OSError) -> str:
@@ -337,8 +342,8 @@ TEXTS = (
     *("study", "profile", "backbone", "squeeze", "reduction", "fc_bias", "data", "recipe", "precision", "device"),
     *("gpu", "git_commit", "git_dirty", "code", "torch", "initial_weights", "data_order"),
 )
-COLUMNS = ("run_id", "planned", "state", "error", *KINDS, *TEXTS)
+MEASURED = (*KINDS, *TEXTS)
+COLUMNS = ("run_id", "planned", "state", "error", *MEASURED)
 REQUIRED = ("run_id", "seed", "top1", "top5", "val_loss", "epochs", "params", "macs")
 OPTIONAL = tuple(key for key, kind in KINDS.items() if kind is float and key not in REQUIRED)
 ORIGINS = ("epochs", "data", "classes", "train_images", "val_images", "device", "gpu", "precision", "torch")
-CURVES = ("train_loss", "val_loss", "top1", "top5")

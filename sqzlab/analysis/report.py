@@ -9,17 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqzlab.analysis.arm_rows import table_rows
 from sqzlab.analysis.arms import Group, group_arms
 from sqzlab.analysis.beside import beside_table
 from sqzlab.analysis.checks import find_warnings
-from sqzlab.analysis.compare import table_rows
 from sqzlab.analysis.figure_list import curve_runs, is_figure, why_not_drawn
 from sqzlab.analysis.files import write_files
 from sqzlab.analysis.page import TITLES, render
 from sqzlab.analysis.precision import precision_tables
 from sqzlab.analysis.progress import Progress, read_progress
 from sqzlab.analysis.published import PublishedRow
-from sqzlab.analysis.records import Records, load_curves, read_study
+from sqzlab.analysis.records import Records, read_study
 from sqzlab.analysis.tables import Table, error_table, full_table, squeeze_table
 from sqzlab.analysis.writers import WRITERS
 
@@ -55,6 +55,7 @@ def make_report(
     warnings = [*find_warnings(records, groups), *doubts]
     drawn: Mapping[str, bytes] = {}
     if (not_drawn := why_not_drawn(groups) if figures else NOT_ASKED) is None:
+        from sqzlab.analysis.curves import load_curves  # pandas
         from sqzlab.analysis.figures import draw  # matplotlib
 
         curves, damaged = load_curves(folder, curve_runs(groups))

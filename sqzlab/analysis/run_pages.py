@@ -10,18 +10,17 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sqzlab.analysis.arms import Group
 from sqzlab.analysis.metrics import METRICS as SHOWN
 from sqzlab.analysis.progress import Progress, read_object
-from sqzlab.analysis.records import Records
+from sqzlab.analysis.records import Records, Row
 from sqzlab.run import CONFIG, EPOCHS, FAILURE, PROVENANCE
 
 Page = dict[str, Any]
-Row = Mapping[Hashable, Any]
 Pairs = list[tuple[str, str]]
 MOST_RUNS, MOST_OF_MANY, MOST_BYTES = 500, 100, 10_000_000
 LOG_LINES, LOG_BYTES, LONGEST_LINE = 40, 65_536, 400
@@ -47,19 +46,18 @@ def run_pages(
         for row in arm.rows
     }
     if most is None:  # of a large study the page stays small, and is made quickly
-        most = MOST_RUNS if len(records.frame) <= MOST_RUNS else MOST_OF_MANY
+        most = MOST_RUNS if len(records.rows) <= MOST_RUNS else MOST_OF_MANY
     logs = _JobLogs(records.folder)
     chosen: dict[str, Page] = {}
     left = most_bytes
     wanted = _by_weight(records, groups, progress)
-    begun = records.frame[records.frame["run_id"].isin(wanted[:most])]
-    rows = {row["run_id"]: row for row in begun.to_dict("records")}
+    rows = {row["run_id"]: row for row in records.rows}
     for run_id in wanted[:most]:
         page = _page(records.folder / run_id, rows[run_id], arms.get(run_id), progress.get(run_id), logs)
         if (size := len(json.dumps(page))) <= left:
             left -= size
             chosen[run_id] = page
-    return {run_id: chosen[run_id] for run_id in records.frame["run_id"] if run_id in chosen}
+    return {run_id: chosen[run_id] for run_id in rows if run_id in chosen}
 
 
 def anchor(group: int, arm: int) -> str:
@@ -68,13 +66,12 @@ def anchor(group: int, arm: int) -> str:
 
 
 def _by_weight(records: Records, groups: Sequence[Group], progress: Mapping[str, Progress]) -> list[str]:
-    frame = records.frame
-    states = zip(frame["run_id"], frame["state"], strict=True)
-    first = [run_id for run_id, state in states if state in ("failed", "damaged") or run_id in progress]
+    broken = ("failed", "damaged")
+    first = [row["run_id"] for row in records.rows if row["state"] in broken or row["run_id"] in progress]
     done = [[row["run_id"] for row in arm.done] for group in groups for arm in group.arms]
     longest = max(map(len, done), default=0)
     seeds = [runs[i] for i in range(longest) for runs in done if i < len(runs)]
-    others = frame[(frame["state"] == "done") & ~frame["planned"]]["run_id"]
+    others = [row["run_id"] for row in records.rows if row["state"] == "done" and not row["planned"]]
     return list(dict.fromkeys([*first, *seeds, *others]))
 
 
@@ -113,7 +110,7 @@ def _facts(row: Row) -> Pairs:
     facts = []
     for key, title, form in FACTS:
         value = row[key]
-        if value is not None and value == value and str(value) != "<NA>":
+        if value is not None:
             facts.append((title, form(value)))
     return facts
 
@@ -134,9 +131,7 @@ def _config(values: Mapping[str, Any]) -> list[tuple[str, Pairs]]:
 
 def _origin(values: Mapping[str, Any], row: Row) -> Pairs:
     """Where the result comes from; for a record without provenance, what its metrics say."""
-    known: dict[str, Any] = {key: row.get(key) for key in ("git_commit", "git_dirty", "torch", "gpu", "device")} | dict(
-        values
-    )
+    known = {key: row[key] for key in ("git_commit", "git_dirty", "torch", "gpu", "device")} | dict(values)
     told = {key: value for key, value in known.items() if value not in (None, "") and value == value}
     if isinstance(dirty := told.get("git_dirty"), bool):
         told["git_dirty"] = "yes" if dirty else "no"

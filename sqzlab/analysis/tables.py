@@ -1,6 +1,6 @@
 """The tables of a study: the forms of the two published studies and the full one, as text and as exact data.
 
-All are made of the frame of `sqzlab.compare`. Bold is what is separated from the baseline, and nothing else: of an arm
+All are made of the rows of `sqzlab.compare`. Bold is what is separated from the baseline, and nothing else: of an arm
 that is better the metric and the difference, of one that is worse only the difference.
 """
 
@@ -9,19 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import floor, log10
-from typing import Any
+from typing import Any, NamedTuple
 
+from sqzlab.analysis.arm_rows import table_rows
 from sqzlab.analysis.arms import Arm, Group
 from sqzlab.analysis.blocks import block_of, block_text
 from sqzlab.analysis.captions import describe_records, describe_tests, has_differences
-from sqzlab.analysis.compare import table_rows
 from sqzlab.analysis.records import Records
 
 Rows = tuple[Mapping[str, Any], ...]  # of `table_rows`, the arms of all groups
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):  # there are tens of thousands, and a frozen dataclass is made in thrice the time
     """One cell of a table. `spread` stands behind a plus-minus sign, or `joint`; `marks` point to the table's notes.
 
     `value` is what the text is rounded from, for sorting; None where the text is all there is.
@@ -107,7 +106,7 @@ def error_table(records: Records, groups: Sequence[Group], data: Rows | None = N
 
 def full_table(records: Records, groups: Sequence[Group], data: Rows | None = None) -> Table:
     """arm | width rule | bias | placement | params | MACs | images/s | Top-1 | Top-5 | difference | interval | p | n"""
-    blocks = [block_of(records.folder, arm) for group in groups for arm in group.arms]
+    blocks = [block_of(records, arm) for group in groups for arm in group.arms]
     data = tuple({**row, **block} for row, block in zip(data or table_rows(groups), blocks, strict=True))
     scales = {key: _scale([row[key] for row in data if row[key]]) for key in ("params", "macs")}
     sections = []

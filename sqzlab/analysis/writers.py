@@ -1,6 +1,7 @@
 """Writes a table as Markdown, LaTeX (booktabs and siunitx), csv in full precision, or an HTML fragment.
 
-Any text may stand in a cell, title or caption: each form escapes what would be more than text in it.
+Any text may stand in a cell, title or caption: each form escapes what would be more than text in it. The tables of a
+study of many arms repeat most of their texts, so that what a text becomes is kept.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ import io
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 
 from sqzlab.analysis.latex_layout import Layout, cells_width, head_lines, lay_out
 from sqzlab.analysis.tables import Column, Entry, Table
+
+KEPT = 32_768  # texts of each form
 
 
 def to_markdown(table: Table) -> str:
@@ -70,29 +74,30 @@ def to_latex(table: Table) -> str:
 def to_csv(table: Table) -> str:
     """One line for each row of the table's data; an empty field where a figure does not exist."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(table.data[0]) if table.data else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: repr(v) if isinstance(v, float) else v for key, v in row.items()} for row in table.data)
+    writer = csv.writer(text, lineterminator="\n")
+    keys = list(table.data[0]) if table.data else []
+    writer.writerow(keys)
+    writer.writerows([row[key] for key in keys] for row in table.data)
     return text.getvalue()
 
 
 def to_html(table: Table) -> str:
     """A `<table>` with one body for each section, then caption and notes; `data-value` is what a cell sorts by."""
     kinds = [' class="number"' if column.number else "" for column in table.columns]
-    head = "".join(f'<th scope="col"{k}>{html.escape(c.title)}</th>' for c, k in zip(table.columns, kinds, strict=True))
+    head = "".join(f'<th scope="col"{k}>{_escaped(c.title)}</th>' for c, k in zip(table.columns, kinds, strict=True))
     bodies = []
     for section in table.sections:
-        title = f'<tr class="section"><th colspan="{len(table.columns)}">{html.escape(section.title)}</th></tr>'
+        title = f'<tr class="section"><th colspan="{len(table.columns)}">{_escaped(section.title)}</th></tr>'
         cells = [
             [f"<td{kind}{_html_value(entry)}>{_html_entry(entry)}</td>" for entry, kind in zip(row, kinds, strict=True)]
             for row in section.rows
         ]
         rows = [f"<tr>{''.join(row)}</tr>" for row in cells]
         bodies.append("<tbody>\n" + "\n".join([title, *rows]) + "\n</tbody>")
-    notes = "".join(f"<p><sup>{html.escape(mark)}</sup> {html.escape(text)}</p>\n" for mark, text in table.notes)
+    notes = "".join(f"<p><sup>{_escaped(mark)}</sup> {_escaped(text)}</p>\n" for mark, text in table.notes)
     return (
         f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n' + "\n".join(bodies) + "\n</table></div>\n"
-        f'<div class="caption"><p>{html.escape(table.caption)}</p>\n{notes}</div>'
+        f'<div class="caption"><p>{_escaped(table.caption)}</p>\n{notes}</div>'
     )
 
 
@@ -107,8 +112,9 @@ def _aligned(table: Table, cells: Sequence[str], widths: Sequence[int]) -> str:
     return f"| {' | '.join(cell.rjust(w) if column.number else cell.ljust(w) for column, cell, w in columns)} |"
 
 
+@lru_cache(KEPT)
 def _markdown(text: str) -> str:
-    return "".join(f"\\{sign}" if sign in r"\|*_<>`~$&" else sign for sign in _plain(text)).replace("](", r"]\(")
+    return _plain(text).translate(MARKDOWN).replace("](", r"]\(")
 
 
 def _markdown_entry(entry: Entry) -> str:
@@ -172,15 +178,20 @@ class _LatexColumn:
 
 def _latex_half(text: str, numbers: str | None, bold: bool, marks: str) -> str:
     """A number as siunitx reads it, or text, which stands in braces among numbers."""
-    if numbers and NUMBER.fullmatch(text):
+    if numbers and _number(text):
         return (r"\bfseries " if bold else "") + text.replace("−", "-").replace(",", "") + marks
     shown = rf"\textbf{{{_latex(text)}}}" if bold and text else _latex(text)
     return f"{{{shown}{marks}}}" if numbers and (shown or marks) else shown + marks
 
 
+@lru_cache(KEPT)
+def _number(text: str) -> re.Match[str] | None:
+    return NUMBER.fullmatch(text)
+
+
 def _number_format(texts: Sequence[str], marks: str) -> str | None:
     """siunitx's table-format for the numbers among the texts, None where there are none: `+2.2`."""
-    found = [match for text in texts if (match := NUMBER.fullmatch(text))]
+    found = [match for text in texts if (match := _number(text))]
     if not found:
         return None
     sign = "+" if any(match["sign"] for match in found) else ""
@@ -190,6 +201,7 @@ def _number_format(texts: Sequence[str], marks: str) -> str | None:
     return f"{sign}{whole}.{decimals}{after}"
 
 
+@lru_cache(KEPT)
 def _latex(text: str) -> str:
     dashes = re.sub("-(?=-)", "-\0", _plain(text).replace("\0", " "))  # two of them would be printed as one longer dash
     return "".join(map(_latex_sign, dashes)).replace("\0", "{}")
@@ -207,6 +219,7 @@ def _latex_sign(sign: str) -> str:
     return f"{{[}}U+{ord(sign):04X}]"
 
 
+MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in r"\|*_<>`~$&"})
 NUMBER = re.compile(r"(?P<sign>[+−-])?(?P<whole>\d{1,3}(?:,\d{3})+|\d+)(?:\.(?P<decimals>\d+))?")
 LATEX_NEEDS = r"% needs \usepackage{booktabs} and \usepackage{siunitx}; or, for plain numbers, \usepackage{array}"
 LATEX_SETUP = (
@@ -237,17 +250,22 @@ ACCENTS = {
 # ---- HTML --------------------------------------------------------------------------------------
 
 
+@lru_cache(KEPT)
+def _escaped(text: str) -> str:
+    return html.escape(text)
+
+
 def _html_value(entry: Entry) -> str:
     if entry.value is None:
         return ""
     value = entry.value if isinstance(entry.value, str) else repr(entry.value)
-    return f' data-value="{html.escape(value)}"'
+    return f' data-value="{_escaped(value)}"'
 
 
 def _html_entry(entry: Entry) -> str:
     spread = ""
     if entry.spread is not None:
-        spread = f' <span class="spread">{html.escape(entry.joint)} {html.escape(entry.spread)}</span>'
-    marks = f"<sup>{html.escape(entry.marks)}</sup>" if entry.marks else ""
-    shown = f"{html.escape(entry.text)}{spread}{marks}"
+        spread = f' <span class="spread">{_escaped(entry.joint)} {_escaped(entry.spread)}</span>'
+    marks = f"<sup>{_escaped(entry.marks)}</sup>" if entry.marks else ""
+    shown = f"{_escaped(entry.text)}{spread}{marks}"
     return f"<strong>{shown}</strong>" if entry.bold else shown

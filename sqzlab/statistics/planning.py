@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from sqzlab.statistics.dunnett import critical_value, scale_nodes
+from sqzlab.statistics.dunnett import critical_value, greatest_beyond, scale_nodes
 from sqzlab.statistics.roots import root
-from sqzlab.statistics.tukey import any_pair_critical_value
+from sqzlab.statistics.tukey import any_pair_beyond, any_pair_critical_value
 
 Arms = int | Sequence[int]
 
@@ -75,6 +75,7 @@ def seeds_to_separate(
     of freedom to `df`, which may be 0 now. `arms` that are sizes have the first arm's among them, and the others stay.
     """
     _check(sd, n_first, n_second, 1)
+    _check_test(test)
     others = None if isinstance(arms, int) else _without(arms, n_first)
 
     def enough(more: int) -> bool:
@@ -82,8 +83,12 @@ def seeds_to_separate(
         if freedom < 1:
             return False
         sizes = _sizes(arms, first) if others is None else [first, *others]
-        critical = _critical(test, confidence, sizes, second, freedom)
-        return _power(abs(difference) / _error(sd, first, second), critical, freedom) >= power
+        shift = abs(difference) / _error(sd, first, second)
+        least, greatest = _around_critical(test, confidence, len(sizes), freedom)
+        if _power(shift, least, freedom) < power or _power(shift, greatest, freedom) >= power:
+            return _power(shift, greatest, freedom) >= power
+        just = root(lambda c: _power(shift, c, freedom) - power, least, greatest)
+        return _beyond(test, just, sizes, second, freedom) <= 1 - confidence  # sooner known than the critical value
 
     if enough(0):
         return 0
@@ -122,13 +127,28 @@ def spread_outlier(cells: Sequence[ArrayLike], level: float = 0.01) -> int | Non
 
 
 def _critical(test: str, confidence: float, sizes: Sequence[int], n_baseline: int, df: int) -> float:
+    _check_test(test)
     if test == "dunnett":
         return critical_value(confidence, sizes, n_baseline, df)
     if test == "bonferroni":
         return -float(special.stdtrit(df, (1 - confidence) / (2 * len(sizes))))
-    if test == "tukey":
-        return any_pair_critical_value(confidence, len(sizes) + 1, df)
-    raise ValueError(f"test is {test!r}; valid: dunnett, bonferroni, tukey")
+    return any_pair_critical_value(confidence, len(sizes) + 1, df)
+
+
+def _beyond(test: str, c: float, sizes: Sequence[int], n_baseline: int, df: int) -> float:
+    """What `_critical` makes 1 - confidence: the probability that any |t| of the family exceeds c."""
+    if test == "dunnett":
+        return float(greatest_beyond(np.array([c]), sizes, n_baseline, df)[0])
+    if test == "bonferroni":
+        return 2 * float(special.stdtr(df, -c)) * len(sizes)
+    return any_pair_beyond(c, len(sizes) + 1, df)
+
+
+def _around_critical(test: str, confidence: float, arms: int, df: int) -> tuple[float, float]:
+    """What `_critical` is never below and never above: the value of one pair alone, and Bonferroni's."""
+    pairs = arms * (arms + 1) / 2 if test == "tukey" else arms
+    level = 1 - confidence
+    return -float(special.stdtrit(df, level / 2)), -float(special.stdtrit(df, level / (2 * pairs))) * (1 + 1e-6)
 
 
 def _sizes(arms: Arms, n: int) -> Sequence[int]:
@@ -164,3 +184,11 @@ def _check(sd: float, n_first: int, n_second: int, df: int) -> None:
         raise ValueError(f"seeds are {n_first!r} and {n_second!r}; valid: at least 1")
     if df < 1:
         raise ValueError(f"df is {df!r}; valid: at least 1")
+
+
+def _check_test(test: str) -> None:
+    if test not in TESTS:
+        raise ValueError(f"test is {test!r}; valid: {', '.join(TESTS)}")
+
+
+TESTS = ("dunnett", "bonferroni", "tukey")

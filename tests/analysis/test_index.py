@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from sqzlab.analysis.index import INDEX, LEAST
+from sqzlab.analysis.index import INDEX, LEAST, Index
 from sqzlab.analysis.records import load_records, read_study
 
 MakeStudy = Callable[..., Path]
@@ -96,3 +97,30 @@ def test_a_small_study_gets_no_index(make_study: MakeStudy) -> None:
     folder = make_study()
     load_records(folder)
     assert not (folder / INDEX).exists()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[1, True, "1", None, 0, False], [0.0, -0.0, 1.5], ["resnet18"], [None], [[{"first_step": 0}], None], [2**63, -1]],
+    ids=["alike", "floats", "one text", "nothing", "segments", "counts"],
+)
+def test_what_a_run_says_comes_back_as_it_was(tmp_path: Path, values: list[object]) -> None:
+    runs = [f"run{i}" for i in range(LEAST + 1)]
+    said = {run: (values[i % len(values)], i) for i, run in enumerate(runs)}
+    for run in runs:
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "metrics.json").touch()
+    index = Index(tmp_path, ("metrics.json", "absent"), lambda folder: said[folder.name])
+    assert all(index.read(run) == said[run] for run in runs)
+    index.save()
+    again = Index(tmp_path, ("metrics.json", "absent"), lambda folder: None)
+    assert repr([again.read(run) for run in runs]) == repr(list(said.values())), "types and signs too"
+
+
+def test_of_a_run_that_is_gone_nothing_is_kept(study: Path) -> None:
+    load_records(study)
+    run = some_metrics(study).parent
+    assert run.name in (study / INDEX).read_text()
+    shutil.rmtree(run)
+    load_records(study)
+    assert run.name not in (study / INDEX).read_text()

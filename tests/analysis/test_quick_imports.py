@@ -2,16 +2,18 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_report_needs_neither_scipys_statistics_nor_matplotlib() -> None:
+def test_the_report_needs_neither_pandas_nor_scipys_statistics_nor_matplotlib(make_study: Callable[..., Path]) -> None:
     code = """
 import sys
-import sqzlab.analysis.report, sqzlab.analysis.page, sqzlab.analysis.precision
-sys.exit(", ".join({"scipy.stats", "matplotlib"} & sys.modules.keys()))
+from sqzlab.analysis.cli import main
+assert main([sys.argv[1], "--no-figures"]) == 0
+sys.exit(", ".join({"pandas", "scipy.stats", "matplotlib"} & sys.modules.keys()))
 """
-    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    said = subprocess.run([sys.executable, "-c", code, make_study()], cwd=ROOT, capture_output=True, text=True)
     assert said.stderr == "\n"

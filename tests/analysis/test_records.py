@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sqzlab.analysis.arms import group_arms
 from sqzlab.analysis.checks import find_warnings
-from sqzlab.analysis.records import is_study, load_curves, load_records, read_study
+from sqzlab.analysis.records import is_study, load_records, read_study
 from sqzlab.analysis.tables import squeeze_table
 from sqzlab.analysis.writers import to_csv
 from sqzlab.errors import ConfigError
@@ -133,9 +133,9 @@ def test_a_run_outside_the_plan_is_found_but_not_counted(make_study: MakeStudy) 
     plan["runs"] = [run for run in plan["runs"] if run["cell"]["model.squeeze"] != "RG"]
     (folder / "plan.json").write_text(json.dumps(plan))
     records = read_study(folder)
-    assert len(records.frame) == 16
+    assert len(records.rows) == 16
     assert len(records.counted) == 14
-    assert set(records.frame[~records.frame["planned"]]["model.squeeze"]) == {"RG"}
+    assert {row["model.squeeze"] for row in records.rows if not row["planned"]} == {"RG"}
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b'{"runs": [{}]}', b"[]", b'{"runs": 3}'])
@@ -162,45 +162,6 @@ def test_a_damaged_failure_file_still_counts_as_a_failure(make_study: MakeStudy)
     run = a_run(folder)
     (run / "failure.json").write_text("{")
     assert row_of(folder, run)["state"] == "failed"
-
-
-def test_curves_have_a_row_an_epoch(make_study: MakeStudy) -> None:
-    folder = make_study(epochs=5)
-    run = a_run(folder)
-    curves, warnings = load_curves(folder, [run.name])
-    assert list(curves["epoch"]) == [1, 2, 3, 4, 5]
-    assert not warnings
-    assert curves["top1"].iloc[-1] == json.loads((run / "metrics.json").read_text())["top1"]
-
-
-def test_a_cut_last_line_is_left_out_with_a_warning(make_study: MakeStudy) -> None:
-    folder = make_study(epochs=5)
-    run = a_run(folder)
-    path = run / "epochs.jsonl"
-    path.write_bytes(path.read_bytes()[:-30])
-    curves, warnings = load_curves(folder, [run.name])
-    assert list(curves["epoch"]) == [1, 2, 3, 4]
-    assert "cut short" in warnings[0]
-
-
-def test_an_epoch_that_was_repeated_after_a_crash_counts_once(make_study: MakeStudy) -> None:
-    folder = make_study(epochs=3)
-    run = a_run(folder)
-    path = run / "epochs.jsonl"
-    later = json.loads(path.read_text().splitlines()[1]) | {"top1": 0.5}
-    path.write_text(path.read_text() + json.dumps(later) + "\n")
-    curves, _ = load_curves(folder, [run.name])
-    assert list(curves["epoch"]) == [1, 2, 3]
-    assert curves["top1"].iloc[1] == 0.5
-
-
-def test_an_absent_curve_is_a_warning(make_study: MakeStudy) -> None:
-    folder = make_study()
-    run = a_run(folder)
-    (run / "epochs.jsonl").unlink()
-    curves, warnings = load_curves(folder, [run.name])
-    assert curves.empty
-    assert run.name in warnings[0]
 
 
 def test_counts_that_differ_from_the_plan_are_told(make_study: MakeStudy) -> None:

@@ -184,6 +184,7 @@ def test_equal_variances_seldom_yield_an_outlier(n: int) -> None:
         (lambda: seeds_to_separate(0.1, 0.1, 3, 0, 16, 7), "seeds are 3 and 0"),
         (lambda: seeds_to_separate(0.1, 0.1, 3, 3, 16, (2, 4)), r"arms of \[2, 4\] seeds have none of 3"),
         (lambda: critical_difference(0.1, 3, 3, 16, 7, test="holm"), "'holm'; valid: dunnett, bonferroni, tukey"),
+        (lambda: seeds_to_separate(0.1, 0.1, 3, 3, 16, 7, test="holm"), "'holm'; valid: dunnett, bonferroni, tukey"),
     ],
 )
 def test_what_no_plan_can_be_made_of_is_refused(call: Callable[[], object], told: str) -> None:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from sqzlab.analysis.arms import Group
 from sqzlab.analysis.compare import frame_groups
+from sqzlab.analysis.curves import load_curves
 from sqzlab.analysis.figure_list import MOST_SEEDS, why_not_drawn
 from sqzlab.analysis.figures.curves import learning_curves
 from sqzlab.analysis.figures.depth import excitation_by_stage
@@ -23,7 +24,6 @@ from sqzlab.analysis.figures.looks import in_style
 from sqzlab.analysis.figures.pareto import COSTS, accuracy_against_cost
 from sqzlab.analysis.figures.seeds import seeds_as_dots
 from sqzlab.analysis.figures.sweep import accuracy_over_axis, sweep_axes
-from sqzlab.analysis.records import load_curves
 from sqzlab.errors import ConfigError, choices
 
 Baseline = Mapping[str, Any] | str | None

@@ -15,9 +15,10 @@ from drawn_studies import groups_of, squeezes
 
 from sqzlab.analysis import figure_list, figures
 from sqzlab.analysis.arms import group_arms
+from sqzlab.analysis.curves import load_curves
 from sqzlab.analysis.figures.pareto import accuracy_against_cost
 from sqzlab.analysis.gates import blocks_table
-from sqzlab.analysis.records import load_curves, read_study
+from sqzlab.analysis.records import read_study
 from sqzlab.analysis.writers import to_csv
 from sqzlab.catalog import SQUEEZES
 
@@ -33,7 +34,8 @@ import hashlib, sys
 from pathlib import Path
 from sqzlab.analysis import figure_list, figures
 from sqzlab.analysis.arms import group_arms
-from sqzlab.analysis.records import load_curves, read_study
+from sqzlab.analysis.curves import load_curves
+from sqzlab.analysis.records import read_study
 folder = Path(sys.argv[1])
 groups = group_arms(read_study(folder))
 drawn = figures.draw(groups, load_curves(folder, figure_list.curve_runs(groups))[0], folder)

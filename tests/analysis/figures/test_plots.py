@@ -13,8 +13,9 @@ from drawn_studies import frame_of, groups_of, squeezes, texts
 from matplotlib.figure import Figure
 
 from sqzlab.analysis import figures
+from sqzlab.analysis.curves import load_curves
 from sqzlab.analysis.gates import blocks_table
-from sqzlab.analysis.records import load_curves, load_records
+from sqzlab.analysis.records import load_records
 from sqzlab.analysis.writers import to_csv
 from sqzlab.errors import ConfigError
 
