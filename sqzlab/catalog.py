@@ -264,6 +264,10 @@ PRECISIONS = {
     "bf16": "bfloat16 autocast, squeeze statistics in float32",
     "fp64": "float64 everywhere, to compare sums",
 }
+BLOCK_FORMS = {
+    "plain": "a residual block layer by layer",
+    "folded": "its last BatchNorm, squeeze, gate, addition and ReLU as one function; for compiled networks",
+}
 SCHEDULES = {"step": "multiplied by gamma at each milestone", "cosine": "half a cosine to zero, by step"}
 INITS = {
     "torchvision": "kaiming_normal fan_out for convolutions, torch's defaults for linear and fusion layers",

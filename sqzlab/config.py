@@ -106,6 +106,10 @@ class TrainConfig(_Section):
     init: _named(catalog.INITS)  # type: ignore[valid-type]
     precision: _named(catalog.PRECISIONS) = "fp32"  # type: ignore[valid-type]
     compile: bool = Field(False, description="torch.compile the network")
+    cuda_graphs: bool = Field(False, description="replay the compiled network as CUDA graphs; needs compile and cuda")
+    block_form: _named(catalog.BLOCK_FORMS) = Field(  # type: ignore[valid-type]
+        "plain", description="how residual blocks are computed; one form a study"
+    )
     channels_last: bool = Field(True, description="memory format of maps and convolutions")
     deterministic: bool = Field(False, description="bit-for-bit repeatable on CUDA; the CPU always is")
     device: _named(catalog.DEVICES) = "cpu"  # type: ignore[valid-type]
@@ -169,6 +173,8 @@ ADDED_KEYS: dict[str, tuple[object, ...]] = {
     "train.lrp": (None,),
     "train.world_size": (1,),
     "train.sync_batch_norm": (False,),
+    "train.block_form": ("plain",),
+    "train.cuda_graphs": (False,),
 }
 """Keys younger than the first results, with the values that compute what was computed without them.
 
@@ -382,6 +388,9 @@ def _inconsistent(data: DataConfig | None, train: TrainConfig | None) -> list[Fa
         faults.append(("train.batch_size", text))
     if train.sync_batch_norm and train.world_size == 1:
         faults.append(("train.sync_batch_norm", "true needs train.world_size above 1"))
+    if train.cuda_graphs and not (train.compile and train.device == "cuda"):
+        lacking = "without train.compile: true" if not train.compile else f"to the device {train.device!r}"
+        faults.append(("train.cuda_graphs", f"true does not apply {lacking}; valid: false, or compile true on 'cuda'"))
     if train.nesterov and train.momentum == 0:
         faults.append(("train.nesterov", "true needs train.momentum above 0"))
     if train.schedule == "step" and (train.milestones is None or train.gamma is None):

@@ -43,7 +43,16 @@ YOUNG: list[tuple[str, list[Any]]] = [  # a key that a study sets, with values t
     ("model.stride", ["v1"]),
     ("train.world_size", [2]),
     ("train.sync_batch_norm", [True]),
+    ("train.block_form", ["folded"]),
+    ("train.cuda_graphs", [True]),
 ]
+
+
+BESIDE: dict[str, dict[str, Any]] = {
+    "train.sync_batch_norm": {"train.world_size": 2},
+    "train.cuda_graphs": {"train.compile": True, "train.device": "cuda"},
+}
+"""Values without which a young key does not apply."""
 
 
 def test_keys_younger_than_the_first_results_are_in_the_identity_only_where_they_say_something_new() -> None:
@@ -54,7 +63,7 @@ def test_keys_younger_than_the_first_results_are_in_the_identity_only_where_they
 
 @pytest.mark.parametrize(("key", "values"), YOUNG)
 def test_a_young_key_makes_another_run_with_every_value_but_the_old_one(key: str, values: list[Any]) -> None:
-    around = SE50 | ({"train.world_size": 2} if key == "train.sync_batch_norm" else {})
+    around = SE50 | BESIDE.get(key, {})
     plain = resolved(around)
     before = [value for value in ADDED_KEYS[key] if value is not None]
     assert all(resolved(around | {key: value}).digest() == plain.digest() for value in before)
@@ -106,6 +115,22 @@ def test_the_number_of_processes_and_the_kind_of_batch_norm_make_other_runs() ->
 def test_a_world_size_that_cannot_be_is_a_fault(train: dict[str, Any], fault: tuple[str, str]) -> None:
     found = resolve(GIVEN | {f"train.{name}": value for name, value in train.items()}, seed=0)
     assert found == [fault]
+
+
+@pytest.mark.parametrize(
+    ("train", "told"),
+    [
+        ({}, "true does not apply without train.compile: true"),
+        ({"device": "cuda"}, "true does not apply without train.compile: true"),
+        ({"compile": True}, "true does not apply to the device 'cpu'"),
+    ],
+)
+def test_cuda_graphs_are_for_compiled_networks_on_gpus(train: dict[str, Any], told: str) -> None:
+    values = {f"train.{name}": value for name, value in {**train, "cuda_graphs": True}.items()}
+    told += "; valid: false, or compile true on 'cuda'"
+    assert resolve(GIVEN | values, seed=0) == [("train.cuda_graphs", told)]
+    assert not config(**train, cuda_graphs=False).train.cuda_graphs
+    assert config(compile=True, device="cuda", cuda_graphs=True).train.cuda_graphs
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4, 8, 16])

@@ -23,16 +23,18 @@ LAYERS = (  # lowest first; the parts of one layer do not import each other
     ("tracking",),
     ("training",),
     ("runs",),
-    ("slurm", "inference"),
+    ("slurm", "inference", "bench"),
     ("launching",),
     ("commands",),
     ("__main__",),
 )
 HEIGHT = {part: height for height, parts in enumerate(LAYERS) for part in parts}
-WITH_TORCH = ("networks", "data", "training", "runs", "inference")
+WITH_TORCH = ("networks", "data", "training", "runs", "inference", "bench")
 FREE_AMONG_TORCH = {
     *("sqzlab.data.fingerprint", "sqzlab.data.class_folders", "sqzlab.data.image_list"),
     *("sqzlab.runs.files", "sqzlab.runs.lease", "sqzlab.runs.code", "sqzlab.runs.stop"),
+    *("sqzlab.runs.graphs", "sqzlab.training.inductor"),
+    *("sqzlab.bench.plan", "sqzlab.bench.outcome"),
 }
 TORCH = {"torch", "torchvision", "timm"}
 

@@ -37,7 +37,7 @@ class UniformNoise(nn.Module):
         if values is None:
             self.draws += 1
             index = torch.arange(images, device=device)
-            return uniform(_image_keys(self.seed, _UNKEYED, self.draws, index), _channel_keys([self]).to(device))
+            return uniform(_image_keys(self.seed, _UNKEYED, self.draws, index), _channel_keys([self], device))
         if values.shape != (images, self.channels):
             raise ValueError(
                 f"random keys were set for {len(values)} images, but this forward has {images}; "
@@ -76,7 +76,7 @@ class FrozenNoise(nn.Module):
 
     def draw(self, seed: int) -> None:
         image = torch.zeros(1, dtype=torch.int64)
-        values = uniform(_image_keys(seed, _FROZEN, 0, image), _channel_keys([self]))[0]
+        values = uniform(_image_keys(seed, _FROZEN, 0, image), _channel_keys([self], image.device))[0]
         self.values.copy_(values)
 
     def forward(self, images: int) -> Tensor:
@@ -103,7 +103,7 @@ def set_random_keys(model: nn.Module, *, seed: int, split: int, epoch: int, imag
         return
     device = next(model.parameters()).device
     images = _image_keys(seed, split, epoch, image_index.to(device, torch.int64))
-    values = uniform(images, _channel_keys(sources).to(device))  # (N, sum of C)
+    values = uniform(images, _channel_keys(sources, device))  # (N, sum of C)
     for source, part in zip(sources, torch.split(values, [s.channels for s in sources], dim=1), strict=True):
         source.values = part
 
@@ -130,16 +130,16 @@ _FACTORS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
 
 
 def _image_keys(seed: int, split: int, epoch: int, image_index: Tensor) -> Tensor:
-    key = torch.zeros(1, dtype=torch.int64)
+    key = torch.tensor(0)  # of no dimension: a kernel takes it by value, and no host waits for a copy
     for part in (seed, split, epoch):
         key = _fold(key, torch.tensor(part))
-    return _fold(key.to(image_index.device), image_index)  # (N,)
+    return _fold(key, image_index)  # (N,)
 
 
-def _channel_keys(sources: Sequence[UniformNoise | FrozenNoise]) -> Tensor:
+def _channel_keys(sources: Sequence[UniformNoise | FrozenNoise], device: torch.device) -> Tensor:
     """(sum of C,) keys of every channel of every source."""
-    blocks = torch.cat([torch.full((source.channels,), source.block) for source in sources])
-    channels = torch.cat([torch.arange(source.channels) for source in sources])
+    blocks = torch.cat([torch.full((source.channels,), source.block, device=device) for source in sources])
+    channels = torch.cat([torch.arange(source.channels, device=device) for source in sources])
     return _fold(_fold(torch.tensor(-1), blocks), channels)
 
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from sqzlab.catalog import BACKBONES, STAGE_PLANES, STAGES, stage_sizes
+from sqzlab.catalog import BACKBONES, BLOCK_FORMS, STAGE_PLANES, STAGES, stage_sizes
 from sqzlab.config import ModelConfig, model_config, sites_of, wrong_seed
-from sqzlab.errors import ConfigError
+from sqzlab.errors import ConfigError, choices
 from sqzlab.networks.blocks import make_block
+from sqzlab.networks.folded import folded, folds
 from sqzlab.networks.random_squeeze import seed_noise
 from sqzlab.networks.weights import draw_weights, start_as_torchvision
 
@@ -41,6 +43,7 @@ def create_model(
     zero_init_gamma: bool = False,
     seed: int | None = None,
     init: str = "torchvision",
+    block_form: str = "plain",
     pretrained: str | Path | None = None,
 ) -> nn.Module:
     """A network, (N, 3, image_size, image_size) -> (N, num_classes) logits.
@@ -49,8 +52,9 @@ def create_model(
     `placement` "standard", `stages` "all", as far as each applies to the squeeze, and `stride` "v1.5" of backbones
     with Bottlenecks; the names stand in `sqzlab.catalog`. `width` scales the planes of every stage. `seed` draws
     every weight by its name; without it they come from torch's global generator. `pretrained` is a file of weights
-    that then replace those drawn. Raises ConfigError where a value is wrong, an argument does not apply or the squeeze
-    is not defined on maps of these sizes.
+    that then replace those drawn. `block_form` "folded" computes the end of every residual block as one function (see
+    `folded.py`): the same network to rounding, with the same names and weights. Raises ConfigError where a value is
+    wrong, an argument does not apply or the squeeze is not defined on maps of these sizes.
     """
     config = model_config(
         backbone=backbone,
@@ -70,7 +74,9 @@ def create_model(
     )
     if seed is not None and (text := wrong_seed(seed)):
         raise ConfigError(f"seed: {text}")
-    model = build(config, seed=seed, init=init)
+    if block_form not in BLOCK_FORMS:
+        raise ConfigError(f"block_form: unknown name {block_form!r}; {choices(BLOCK_FORMS, block_form)}")
+    model = build(config, seed=seed, init=init, block_form=block_form)
     if pretrained is not None:
         from sqzlab.networks.pretrained import load_pretrained
 
@@ -78,14 +84,16 @@ def create_model(
     return model
 
 
-def build(config: ModelConfig, *, seed: int | None = None, init: str = "torchvision") -> nn.Module:
+def build(
+    config: ModelConfig, *, seed: int | None = None, init: str = "torchvision", block_form: str = "plain"
+) -> nn.Module:
     """The network of a complete configuration; see `create_model`. With a seed, torch's generators are left alone."""
     if seed is None:
-        model = SqueezeResNet(config)
+        model = SqueezeResNet(config, block_form)
         start_as_torchvision(model, init=init, zero_init_gamma=config.zero_init_gamma)
     else:
         with torch.random.fork_rng(devices=[]):
-            model = SqueezeResNet(config)
+            model = SqueezeResNet(config, block_form)
         draw_weights(model, seed, init=init, zero_init_gamma=config.zero_init_gamma)
     seed_noise(model, seed or 0)
     return model
@@ -140,6 +148,51 @@ class SEBottleneck(Bottleneck):  # type: ignore[misc]
         return _joined(self, self.bn3(self.conv3(x)), shortcut)
 
 
+class FoldedBasicBlock(SEBasicBlock):
+    """SEBasicBlock, also without `se`, whose end is one function where it can be; see `folded.py`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.se, self.placement = nn.Identity(), "standard"
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = _shortcut(self, x)
+        if self.placement == "pre":
+            x = self.se(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        return _folded_end(self, self.conv2(x), self.bn2, shortcut)
+
+
+class FoldedBottleneck(SEBottleneck):
+    """SEBottleneck, also without `se`, whose end (and with the placement 3x3, whose middle) is one function."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.se, self.placement = nn.Identity(), "standard"
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = _shortcut(self, x)
+        if self.placement == "pre":
+            x = self.se(x)
+        x = self.conv2(self.relu(self.bn1(self.conv1(x))))
+        if self.placement == "3x3":
+            x = folded(x, self.bn2, self.se) if folds(self.se) else self.relu(self.se(self.bn2(x)))
+        else:
+            x = self.relu(self.bn2(x))
+        return _folded_end(self, self.conv3(x), self.bn3, shortcut)
+
+
+def _folded_end(
+    block: FoldedBasicBlock | FoldedBottleneck, y: Tensor, norm: nn.BatchNorm2d, shortcut: Tensor
+) -> Tensor:
+    """The output, from what the branch's last convolution gives and the shortcut."""
+    se = block.se if block.placement == "standard" else nn.Identity()
+    if not folds(se):
+        return _joined(block, norm(y), shortcut)
+    x = folded(y, norm, se, shortcut)
+    return block.se(x) if block.placement == "post" else x
+
+
 def _shortcut(block: SEBasicBlock | SEBottleneck, x: Tensor) -> Tensor:
     """What is added to the branch; it may be `x` itself, which nothing may then change in place."""
     if block.downsample is not None:
@@ -156,10 +209,12 @@ def _joined(block: SEBasicBlock | SEBottleneck, branch: Tensor, shortcut: Tensor
 
 
 RESIDUAL_BLOCKS = {
-    "basic": (BasicBlock, SEBasicBlock),
-    "bottleneck": (Bottleneck, SEBottleneck),
+    ("basic", "plain"): (BasicBlock, SEBasicBlock),
+    ("bottleneck", "plain"): (Bottleneck, SEBottleneck),
+    ("basic", "folded"): (FoldedBasicBlock, FoldedBasicBlock),
+    ("bottleneck", "folded"): (FoldedBottleneck, FoldedBottleneck),
 }
-"""A backbone's residual block without and with `se`."""
+"""A backbone's residual block in one of `catalog.BLOCK_FORMS`, without and with `se`."""
 
 
 # ---- network -----------------------------------------------------------------------------------
@@ -168,7 +223,7 @@ RESIDUAL_BLOCKS = {
 class SqueezeResNet(ResNet):  # type: ignore[misc]
     """torchvision's ResNet with a choice of squeeze, stem, stride and width; its forward is inherited."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, block_form: str = "plain") -> None:
         nn.Module.__init__(self)  # ResNet's own would build the stem and stages at width 1
         backbone = BACKBONES[config.backbone]
         self._norm_layer = nn.BatchNorm2d
@@ -184,7 +239,7 @@ class SqueezeResNet(ResNet):  # type: ignore[misc]
         self.bn1 = nn.BatchNorm2d(planes[0])
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = POOLS[config.stem]()
-        plain, squeezed = RESIDUAL_BLOCKS[backbone.block]
+        plain, squeezed = RESIDUAL_BLOCKS[backbone.block, block_form]
         with_se = STAGES[config.stages] if config.stages is not None else ()
         blocks = [squeezed if stage in with_se else plain for stage in range(4)]
         self.layer1 = self._make_layer(blocks[0], planes[0], backbone.depths[0])

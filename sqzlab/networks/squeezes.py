@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sqzlab.networks.moments import Moments, Sums
 from sqzlab.networks.random_squeeze import FrozenNoise, TrainingNoise, UniformNoise
 from sqzlab.networks.statistics import Squeeze as Squeeze
 from sqzlab.networks.statistics import maximum, mean_and_std
@@ -25,18 +26,27 @@ class Gap(Squeeze):
     """Spatial mean. arXiv:1709.01507 eq. 2."""
 
     passes = 1
+    sums = Sums()
 
     def statistic(self, x: Tensor) -> Tensor:
         return x.mean(dim=(2, 3))  # (N, C)
+
+    def of_moments(self, moments: Moments) -> Tensor:
+        return moments.mean
 
 
 class Gmp(Squeeze):
     """Spatial maximum; of tied pixels the first receives the gradient. arXiv:1709.01507 table 11."""
 
     passes = 1
+    sums = Sums(extreme=True)
 
     def statistic(self, x: Tensor) -> Tensor:
         return maximum(x)
+
+    def of_moments(self, moments: Moments) -> Tensor:
+        assert moments.extreme is not None
+        return moments.extreme
 
 
 class Std(Squeeze):
@@ -46,19 +56,27 @@ class Std(Squeeze):
     """
 
     passes = 1
+    sums = Sums()
 
     def statistic(self, x: Tensor) -> Tensor:
         return mean_and_std(x)[1]
+
+    def of_moments(self, moments: Moments) -> Tensor:
+        return moments.std
 
 
 class GapXStd(Squeeze):
     """Product of spatial mean and unbiased standard deviation; the sign is the mean's. SsENet.PyTorch."""
 
     passes = 2
+    sums = Sums()
 
     def statistic(self, x: Tensor) -> Tensor:
         mean, std = mean_and_std(x)
         return mean * std
+
+    def of_moments(self, moments: Moments) -> Tensor:
+        return moments.mean * moments.std
 
 
 class Rms(Squeeze):
@@ -68,9 +86,13 @@ class Rms(Squeeze):
     """
 
     passes = 1
+    sums = Sums()
 
     def statistic(self, x: Tensor) -> Tensor:
         return (x.square().mean(dim=(2, 3)) + 1e-5).sqrt()  # (N, C)
+
+    def of_moments(self, moments: Moments) -> Tensor:
+        return (moments.squares / moments.pixels + moments.mean.square() + 1e-5).sqrt()
 
 
 class GeM(Squeeze):
@@ -96,9 +118,14 @@ class AvgMax(Squeeze):
     """Half the mean plus half the maximum, whose ties are resolved as gmp's. timm, `add_maxpool` of its squeezes."""
 
     passes = 2
+    sums = Sums(extreme=True)
 
     def statistic(self, x: Tensor) -> Tensor:
         return 0.5 * x.mean(dim=(2, 3)) + 0.5 * maximum(x)
+
+    def of_moments(self, moments: Moments) -> Tensor:
+        assert moments.extreme is not None
+        return 0.5 * moments.mean + 0.5 * moments.extreme
 
 
 class Attention(Squeeze):
@@ -235,14 +262,18 @@ class SpatialPyramid(Squeeze):
         self.size = size
         self.fusions = nn.ModuleList(Fusion(channels, grid, bias=True) for grid in (1, 2, 4))
         self.norm = nn.BatchNorm1d(channels)
+        self.sums = Sums(grids=(2, 4) if size % 4 else (4,))
         if size % 4:
             self.register_buffer("cells", _cells(size), persistent=False)
 
     def statistic(self, x: Tensor) -> Tensor:
         _check_size(self, x, self.size)
-        levels = self._levels(x) if self.size % 4 else self._nested_levels(x)
+        return self._fused(self._levels(x) if self.size % 4 else self._nested_levels(x))
+
+    def _fused(self, levels: tuple[Tensor, ...]) -> Tensor:
+        """(N, C, 1, 1), (N, C, 2, 2) and (N, C, 4, 4) -> (N, C)."""
         fused = torch.stack([fusion(level) for fusion, level in zip(self.fusions, levels, strict=True)])
-        return F.relu(self.norm(fused.sum(dim=0)))  # (N, C)
+        return F.relu(self.norm(fused.sum(dim=0)))
 
     def _nested_levels(self, x: Tensor) -> tuple[Tensor, ...]:
         """Where 4 divides the size, a coarse cell is the mean of four fine ones."""
@@ -256,6 +287,11 @@ class SpatialPyramid(Squeeze):
         means = torch.bmm(x.flatten(2), cells.expand(len(x), -1, -1)) / cells.sum(dim=0)  # (N, C, 21)
         one, two, four = torch.split(means, [1, 4, 16], dim=2)
         return one.reshape(*one.shape[:2], 1, 1), two.reshape(*two.shape[:2], 2, 2), four.reshape(*four.shape[:2], 4, 4)
+
+    def of_moments(self, moments: Moments) -> Tensor:
+        *middle, fine = moments.cells
+        one = moments.mean[:, :, None, None]
+        return self._fused((one, *(middle or [F.avg_pool2d(fine, 2)]), fine))
 
 
 class ResolutionGuided(Squeeze):
@@ -275,6 +311,7 @@ class ResolutionGuided(Squeeze):
         self.size, self.window = size, last_size
         self.fusion = nn.Identity() if grid == 1 else Fusion(channels, grid, bias=False)
         self.norm = nn.Identity() if grid == 1 else nn.BatchNorm1d(channels)
+        self.sums = Sums(grids=() if grid == 1 else (grid,))
 
     def statistic(self, x: Tensor) -> Tensor:
         _check_size(self, x, self.size)
@@ -282,6 +319,11 @@ class ResolutionGuided(Squeeze):
             return F.relu(x.mean(dim=(2, 3)))
         windows = F.avg_pool2d(x, self.window)  # (N, C, grid, grid)
         return F.relu(self.norm(self.fusion(windows)))  # (N, C)
+
+    def of_moments(self, moments: Moments) -> Tensor:
+        if self.size == self.window:
+            return F.relu(moments.mean)
+        return F.relu(self.norm(self.fusion(moments.cells[0])))
 
 
 SQUEEZES: dict[str, type[Squeeze]] = {

@@ -6,11 +6,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from sqzlab.networks.moments import Moments, Sums
 
 
 class Squeeze(nn.Module, ABC):
@@ -18,12 +21,18 @@ class Squeeze(nn.Module, ABC):
 
     passes: ClassVar[int]
     """Times that it goes over its maps, each counted as one operation an element in the papers' counts."""
+    sums: Sums | None = None
+    """What `of_moments` reads; None where the statistic is no function of sums, or of no map at all."""
 
     def __init__(self, channels: int, size: int, last_size: int) -> None:
         super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
         return in_float32(self.statistic, x)
+
+    def of_moments(self, moments: Moments) -> Tensor:
+        """The statistic, (N, C), from its maps' moments; for squeezes that have `sums`."""
+        raise NotImplementedError
 
     @abstractmethod
     def statistic(self, x: Tensor) -> Tensor:
@@ -34,10 +43,15 @@ def in_float32(compute: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """`compute(x)` without autocast, and of a half type's float32; float64 stays float64."""
     if x.dtype in (torch.float16, torch.bfloat16):
         x = x.float()  # sums of squares overflow float16 from |x| of 200 on
+    with without_autocast(x):
+        return compute(x)
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """A block in which nothing on x's device is rounded to a half type unasked."""
     if x.is_meta or not torch.is_autocast_enabled(x.device.type):  # the meta device knows no autocast
-        return compute(x)
-    with torch.autocast(x.device.type, enabled=False):
-        return compute(x)
+        return nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def maximum(x: Tensor) -> Tensor:

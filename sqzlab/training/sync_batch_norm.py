@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sqzlab.networks.folded import SharedStatistics
 from sqzlab.training.world import World
 
 
-class SyncBatchNorm(_BatchNorm):
+class SyncBatchNorm(_BatchNorm, SharedStatistics):
     """(N, C, ...) -> (N, C, ...), with the parameters, buffers and names of the BatchNorm that it replaces."""
 
     def __init__(self, norm: _BatchNorm, world: World) -> None:
@@ -29,6 +30,11 @@ class SyncBatchNorm(_BatchNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         return self._over_all(x) if self.training else super().forward(x)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # as below
+    def over_all(self, mean: Tensor, var: Tensor, pixels: int) -> tuple[Tensor, Tensor, int]:
+        mean, var = _OverAll.apply(mean, var, self.world)
+        return mean, var, self.world.size * pixels
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiled graph cannot hold what processes say to each other
     def _over_all(self, x: Tensor) -> Tensor:
@@ -52,6 +58,24 @@ def synchronise(module: nn.Module, world: World) -> None:
             setattr(module, name, SyncBatchNorm(child, world))
         else:
             synchronise(child, world)
+
+
+class _OverAll(torch.autograd.Function):
+    """(mean (C,), biased variance (C,)) of a process's part -> those of the whole batch."""
+
+    @staticmethod
+    def forward(ctx: Any, mean: Tensor, var: Tensor, world: World) -> tuple[Tensor, Tensor]:
+        vars_, means = world.gather(torch.stack([var, mean])).unbind(1)  # (size, C) each
+        apart = mean - means.mean(0)
+        ctx.save_for_backward(apart)
+        ctx.world = world
+        return means.mean(0), vars_.mean(0) + (means - means.mean(0)).square().mean(0)
+
+    @staticmethod
+    def backward(ctx: Any, grad_mean: Tensor, grad_var: Tensor) -> tuple[Tensor | None, ...]:
+        (apart,) = ctx.saved_tensors
+        grad_mean, grad_var = (ctx.world.sum(torch.stack([grad_mean, grad_var])) / ctx.world.size).unbind()
+        return grad_mean + 2 * apart * grad_var, grad_var, None
 
 
 class _Normalise(torch.autograd.Function):

@@ -117,10 +117,13 @@ def close(found: Any, expected: Any, what: str = "") -> None:
 
 
 @pytest.mark.parametrize("sync", [False, True], ids=["own statistics", "synchronised"])
-@pytest.mark.parametrize("squeeze", ["baseline", "gap", "random", "SP"])
-def test_two_processes_train_as_one_does(squeeze: str, sync: bool) -> None:
+@pytest.mark.parametrize(
+    ("squeeze", "form"),
+    [(squeeze, "plain") for squeeze in ("baseline", "gap", "random", "SP")] + [("gmp", "folded"), ("SP", "folded")],
+)
+def test_two_processes_train_as_one_does(squeeze: str, form: str, sync: bool) -> None:
     """Without synchronised BatchNorm: as one whose BatchNorm normalises the two halves of a batch separately."""
-    config = configured(squeeze, sync_batch_norm=sync, limit_batches=3, clip_norm=2.0)
+    config = configured(squeeze, sync_batch_norm=sync, limit_batches=3, clip_norm=2.0, block_form=form)
     model, momentum, closed, loss = plain_loop(config, groups=1 if sync else 2)
     first, second = together(trained, [(config, EPOCHS)] * 2)
     assert first["model"].keys() == model.state_dict().keys()
