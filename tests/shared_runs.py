@@ -129,6 +129,32 @@ def evaluated(config: Any, val_batch_sizes: list[int]) -> list[Any]:
     return found
 
 
+def graphs_and_evaluation(config: Any, val_batch_size: int, steps: int) -> tuple[int, Any]:
+    """Graphs that a compiled network needs for an evaluation of its start and these steps; the evaluation."""
+    from functools import partial
+
+    from torch._dynamo.utils import counters
+
+    from sqzlab.training.world import World, joined
+
+    made: list[Any] = []
+
+    def backend(graph: Any, _inputs: Any) -> Any:
+        made.append(graph)
+        return graph.forward
+
+    torch.compile = partial(torch.compile, backend=backend)  # this process ends with the call
+    world = World.here()
+    with joined(world, config.train.world_size, torch.device("cpu"), "graphs", lambda: False):
+        trainer, data = _trainer(config, world, val_batch_size)
+        evaluation = trainer.evaluate()
+        for _ in zip(range(steps), trainer.train_epoch(), strict=False):
+            pass
+        data.close()
+    assert not counters["graph_break"]
+    return len(made), evaluation
+
+
 def _trainer(config: Any, world: Any, val_batch_size: int | None = None) -> Any:
     from sqzlab.data.open import open_data
     from sqzlab.training.trainer import Trainer

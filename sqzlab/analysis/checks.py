@@ -9,12 +9,13 @@ from sqzlab.analysis.records import Records, Row
 
 
 def find_warnings(records: Records, groups: Sequence[Group]) -> tuple[str, ...]:
-    """What forbids a verdict, absent cells, arms that did not start alike, mixed origins, the rest: in this order.
+    """Two ways of computing, what forbids a verdict, absent cells, arms that did not start alike, mixed origins, the
+    rest: in this order.
 
     Origins (commit, code, torch, GPU, ...) are compared between runs, and between the segments of a resumed run.
     """
     done = records.done
-    found = [*_without_verdict(groups, done), *_twice(groups), *_absent(records, groups, done)]
+    found = [*_two_ways(done), *_without_verdict(groups, done), *_twice(groups), *_absent(records, groups, done)]
     found += [*_left_out(groups), *_unequal_starts(groups)]
     found += [f"mixed {name}: {told}" for key, name in ALIKE.items() if (told := _mixed(records, done, key))]
     found += _changed_within(records, done)
@@ -24,6 +25,21 @@ def find_warnings(records: Records, groups: Sequence[Group]) -> tuple[str, ...]:
     if records.plan is not None and others:
         found.append(f"{len(others):,} runs are not in the plan and not counted: {_some(others)}")
     return (*found, *records.warnings)
+
+
+def _two_ways(done: Sequence[Row]) -> list[str]:
+    """Networks that were computed in different ways, whether or not an axis says so: their sums differ, and so results.
+
+    Results older than these columns are of plain blocks; whether they were compiled is then not said.
+    """
+    found = []
+    for key, shown in WAYS.items():
+        of: dict[str, list[str]] = {}
+        for row in done:
+            of.setdefault(shown.get(row[key], shown[None]), []).append(row["run_id"])
+        if len(of) > 1:
+            found.append(f"not all computed alike, so differences may come from that: {_counted(of)}")
+    return found
 
 
 def _without_verdict(groups: Sequence[Group], done: Sequence[Row]) -> list[str]:
@@ -159,6 +175,10 @@ def _some(names: Sequence[str]) -> str:
 
 
 MOST = 8
+WAYS: dict[str, dict[object, str]] = {
+    "compile": {True: "compiled", False: "not compiled", None: "compiled or not, unknown"},
+    "block_form": {"folded": "in folded blocks", "plain": "in plain blocks", None: "in plain blocks"},
+}
 ALIKE = {  # in order of weight: what is trained on what for how long, then with which machine and code
     "data": "data sets",
     "classes": "numbers of classes",

@@ -340,7 +340,7 @@ KINDS: dict[str, type] = {
 }
 TEXTS = (
     *("study", "profile", "backbone", "squeeze", "reduction", "fc_bias", "data", "recipe", "precision", "device"),
-    *("gpu", "git_commit", "git_dirty", "code", "torch", "initial_weights", "data_order"),
+    *("compile", "block_form", "gpu", "git_commit", "git_dirty", "code", "torch", "initial_weights", "data_order"),
 )
 MEASURED = (*KINDS, *TEXTS)
 COLUMNS = ("run_id", "planned", "state", "error", *MEASURED)

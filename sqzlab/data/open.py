@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from sqzlab.config import DataConfig
 from sqzlab.data.cifar import open_cifar
@@ -34,6 +35,15 @@ class Batch:
     images: Tensor
     labels: Tensor
     index: Tensor
+
+    def pin_memory(self) -> Batch:
+        """The same in page-locked memory, from which a GPU copies while the host goes on. DataLoader calls it."""
+        return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.index.pin_memory())
+
+    def padded(self, images: int) -> Batch:
+        """The same with black images of label 0 and position 0 at its end, as many as make it `images` long."""
+        end = (0, images - len(self.index))
+        return Batch(F.pad(self.images, (0, 0) * 3 + end), F.pad(self.labels, end), F.pad(self.index, end))
 
 
 def open_data(
@@ -86,25 +96,29 @@ class Data:
         self.train_images, self.val_images = len(source.train_labels), len(source.val_labels)
         self.steps_per_epoch = self.train_images // batch_size
         self.val_steps = -(-self.val_images // val_batch_size)
+        self.val_batch_images = -(-val_batch_size // world_size)  # of the largest part that a process may get
         self.mean: Statistic = source.mean
         self.std: Statistic = source.std
         self.order_hash = order_hash(source.val_names(), source.val_labels)
 
-    def train_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """This process's part of one epoch's full batches, from number `start` on; no image before it is decoded."""
+    def train_batches(self, epoch: int, start: int = 0, *, pinned: bool = False) -> Iterator[Batch]:
+        """This process's part of one epoch's full batches, from number `start` on; no image before it is decoded.
+
+        `pinned` batches are in page-locked memory, where loader processes make them by a thread of its own.
+        """
         order = permutation(self._seed, epoch, self.train_images)
         size = self._batch_size
         index = [self._part(order[step * size : (step + 1) * size]) for step in range(start, self.steps_per_epoch)]
-        return self._batches(partial(_train_batch, self._source, self._seed, epoch), index)
+        return self._batches(partial(_train_batch, self._source, self._seed, epoch), index, pinned)
 
-    def val_batches(self) -> Iterator[Batch]:
+    def val_batches(self, *, pinned: bool = False) -> Iterator[Batch]:
         """Over all processes every validation image once, in a fixed order; the last of `val_steps` may be short.
 
         A process that has no part in the last batch gets one batch less.
         """
         size = self._val_batch_size
         index = [self._part(np.arange(at, min(at + size, self.val_images))) for at in range(0, self.val_images, size)]
-        return self._batches(partial(_val_batch, self._source), [part for part in index if len(part)])
+        return self._batches(partial(_val_batch, self._source), [part for part in index if len(part)], pinned)
 
     def close(self) -> None:
         """Ends the worker processes of every iterator that is still running."""
@@ -115,10 +129,11 @@ class Data:
         first, end = (len(index) * rank // self._world_size for rank in (self._rank, self._rank + 1))
         return index[first:end]
 
-    def _batches(self, make: Callable[[Index], Batch], index: Sequence[Index]) -> Iterator[Batch]:
+    def _batches(self, make: Callable[[Index], Batch], index: Sequence[Index], pinned: bool) -> Iterator[Batch]:
         if not self._workers or not index:
-            return map(make, index)
-        batches = made_in_processes(make, index, self._workers)
+            made = map(make, index)
+            return map(Batch.pin_memory, made) if pinned else made
+        batches = made_in_processes(make, index, self._workers, pinned=pinned)
         self._running.add(batches)
         return batches
 

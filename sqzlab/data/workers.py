@@ -30,9 +30,11 @@ Made = TypeVar("Made")
 _UNHEARD = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def made_in_processes(make: Callable[[Key], Made], keys: Sequence[Key], workers: int) -> Generator[Made, None, None]:
+def made_in_processes(
+    make: Callable[[Key], Made], keys: Sequence[Key], workers: int, *, pinned: bool = False
+) -> Generator[Made, None, None]:
     """`make(key)` for each key, in order. `make` is sent to each worker once, so it must pickle.
-    No more workers start than there are keys or cores.
+    No more workers start than there are keys or cores. `pinned`: as its method `pin_memory` returns it.
 
     Closing the iterator ends the workers. Raises UnavailableError where `make` does, in its own words.
     """
@@ -48,6 +50,7 @@ def made_in_processes(make: Callable[[Key], Made], keys: Sequence[Key], workers:
         worker_init_fn=_start,
         multiprocessing_context=context,
         generator=torch.Generator(),  # else it draws from the global one
+        pin_memory=pinned,
     )
     made = iter(loader)
     try:

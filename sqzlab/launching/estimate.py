@@ -239,7 +239,7 @@ def _kinds(config: Config) -> tuple[Arm, ...]:
     """Whose speed is most like this one's: the same network's first, then that of the same device."""
     train = config.train
     same = (train.device, train.precision)
-    return (*same, train.compile, config.model.backbone), same, (train.device,)
+    return (*same, train.compile, train.block_form, config.model.backbone), same, (train.device,)
 
 
 def _devices(config: Config) -> int:

@@ -25,13 +25,18 @@ MOST_ROWS = 64
 WRITERS = 16  # on a shared file system each waits for its server
 DEBUG = {"epochs": 2, "limit_batches": 1, "batch_size": 8, "warmup_epochs": 0, "checkpoint_steps": 1}
 DEBUG |= {"world_size": 1, "sync_batch_norm": False}
+DEBUG_ON_CPU = {"compile": False, "cuda_graphs": False}  # compiling would take minutes a network there
 
 
 def debugged(run: Run, device: str) -> Run:
-    """The same network, recipe and data, cut to two epochs of one small batch; generated images without a folder."""
+    """The same network, recipe and data, cut to two epochs of one small batch; generated images without a folder.
+
+    On the CPU it is not compiled; the form of its blocks stays.
+    """
     train = run.config.train
     milestones = None if train.milestones is None else (1,)
-    train = train.model_copy(update={**DEBUG, "milestones": milestones, "device": device})
+    cut = {**DEBUG, **(DEBUG_ON_CPU if device == "cpu" else {}), "milestones": milestones, "device": device}
+    train = train.model_copy(update=cut)
     data, model = run.config.data, run.config.model
     if DATASETS[data.name].needs_root and data.root is None:
         counts = dict(zip(("classes", "train_images", "val_images"), DATASETS["generated"].counts or (), strict=True))

@@ -86,6 +86,8 @@ class Record:
             "val_images": len(evaluation.top1),
             "recipe": train.recipe,
             "precision": train.precision,
+            "compile": train.compile,
+            "block_form": train.block_form,
             "device": train.device,
             "gpu": self.provenance.values["gpu"],
             "git_commit": self.provenance.values["git_commit"],

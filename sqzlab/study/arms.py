@@ -62,6 +62,7 @@ class Expansion:
         told: set[tuple[str, str]] = set()
         arms = [self._arm(combination, section, told) for combination in combinations]
         self._check_distinct(arms, combinations)
+        self._check_alike(arms, combinations)
         if self.sound:
             self._check_baseline(arms)
             section.check([arm.cell for arm in arms], layout.matrix, faults)
@@ -223,11 +224,10 @@ class Expansion:
         """The matrix' values; on an axis that an include does not name, what the run has."""
         cell: dict[str, Value] = {}
         for axis in self.layout.matrix:
-            section, _, name = axis.partition(".")
             if axis in combination:
                 cell[axis] = combination[axis].plain
             elif isinstance(config, Config):
-                cell[axis] = getattr(getattr(config, section), name)
+                cell[axis] = value_of(config, axis)
             else:
                 cell[axis] = values.get(axis)
         return cell
@@ -251,6 +251,19 @@ class Expansion:
                 text = f"{describe(arm.cell)} is the same run as {describe(arms[other].cell)}; remove one"
                 self.faults.add(place, "matrix", text)
 
+    def _check_alike(self, arms: list[Arm], combinations: list[Combination]) -> None:
+        """Sums, and with them results, depend on how a network is computed: a study has one way."""
+        for key in ONE_VALUE:
+            pairs = zip(arms, combinations, strict=True)
+            of = [(value_of(arm.config, key), nodes) for arm, nodes in pairs if arm.config is not None]
+            others = [(value, nodes) for value, nodes in of if value != of[0][0]]
+            if not others:
+                continue
+            value, nodes = next(one for one in (*others, *of) if key in one[1])
+            beside = others[0][0] if value == of[0][0] else of[0][0]
+            text = f"{_written(value)} beside {_written(beside)} in other arms; valid: one value for the whole study"
+            self.faults.add(nodes[key].mark, key, text)
+
     def _check_baseline(self, arms: list[Arm]) -> None:
         layout = self.layout
         baseline = {key: node.plain for key, node in layout.baseline.items()}
@@ -269,6 +282,8 @@ class Expansion:
             self.faults.add(next(iter(layout.baseline.values())).mark, "baseline", text)
 
 
+ONE_VALUE = ("train.compile", "train.block_form")
+"""Keys in which no two runs of a study may differ."""
 LEADING = {"model": "model.backbone", "data": "data.name", "train": "train.recipe"}
 """The key of each section that has no default."""
 TABLES: dict[str, Iterable[str]] = {"model.backbone": BACKBONES, "data.name": DATASETS, "train.recipe": RECIPES}
@@ -278,10 +293,20 @@ def _nodes(axis: Node) -> list[Node]:
     return axis.value if isinstance(axis.value, list) else []
 
 
+def _written(value: object) -> str:
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
+
+
 def _count(values: Mapping[str, Any], key: str) -> int:
     """A number of `train`, its default where it is absent; 1 where it is wrong, which is reported elsewhere."""
     value = values.get(key, TrainConfig.model_fields[key.removeprefix("train.")].default)
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 1
+
+
+def value_of(config: Config, key: str) -> Any:
+    """What the run has at a dotted key."""
+    section, _, name = key.partition(".")
+    return getattr(getattr(config, section), name)
 
 
 def data_of(values: Mapping[str, Any]) -> tuple[str | None, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 from sqzlab.config import KEYS, Config, why_not
 from sqzlab.errors import ConfigError, choices
 from sqzlab.run import Run, Value
-from sqzlab.study.arms import LISTS, SET, Arm, Counts, Expansion, data_of, files_of
+from sqzlab.study.arms import LISTS, SET, Arm, Counts, Expansion, data_of, files_of, value_of
 from sqzlab.study.baseline import Cell, counterparts, describe, token
 from sqzlab.study.budget import read_budget
 from sqzlab.study.faults import FILE, Faults
@@ -182,7 +182,7 @@ def parity_faults(study: Study) -> list[str]:
         cell = study.baseline_of(run)
         other = firsts.setdefault(group, run) if cell is None else runs[_cell_key(cell)]
         for key in _unequal(run.config, other.config, study.axes):
-            apart = f"{_field(run.config, key)!r}, but {_field(other.config, key)!r} in {describe(other.cell)}"
+            apart = f"{value_of(run.config, key)!r}, but {value_of(other.config, key)!r} in {describe(other.cell)}"
             cure = "and no axis names it; give both the same value, or put the key into the matrix"
             faults.append(f"{describe(run.cell)}: {key} is {apart}, {cure}")
     return faults
@@ -284,11 +284,11 @@ _NEUTRAL = ("data.workers", "train.checkpoint_s", "train.checkpoint_steps")
 def given(config: Config) -> dict[str, Any]:
     """The values that decide which keys apply, as `why_not` reads them."""
     keys = ("model.backbone", "model.squeeze", "train.recipe", "train.schedule", "train.pretrained", "data.name")
-    return {key: _field(config, key) for key in keys}
+    return {key: value_of(config, key) for key in keys}
 
 
 def _unequal(ours: Config, theirs: Config, axes: Sequence[str]) -> list[str]:
-    apart = [key for key in KEYS if key not in _NEUTRAL and _field(ours, key) != _field(theirs, key)]
+    apart = [key for key in KEYS if key not in _NEUTRAL and value_of(ours, key) != value_of(theirs, key)]
     return [
         key
         for key in apart
@@ -297,11 +297,6 @@ def _unequal(ours: Config, theirs: Config, axes: Sequence[str]) -> list[str]:
         and why_not(key, given(ours)) is None
         and why_not(key, given(theirs)) is None
     ]
-
-
-def _field(config: Config, key: str) -> Any:
-    section, _, name = key.partition(".")
-    return getattr(getattr(config, section), name)
 
 
 def _cell_key(cell: Cell) -> tuple[object, ...]:

@@ -22,6 +22,9 @@ def make_optimizer(model: nn.Module, train: TrainConfig, pretrained: Collection[
     GCT's alpha, gamma and beta and GeM's p. Differs: the source of GCT has a flag that spares beta alone.
     With `train.lrp` there are four: these two of the new parameters, then these two of the `pretrained` ones (by name),
     whose factor is `lrp`. A factor of 0 leaves their weights as they are; BatchNorm's running statistics still move.
+
+    torch steps all parameters at once (foreach) on CUDA, one by one on the CPU. The rate is a number of Python's: no
+    step waits for the device to read it.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if train.lrp is None:

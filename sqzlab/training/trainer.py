@@ -32,7 +32,7 @@ from sqzlab.data.image_list import expanded
 from sqzlab.data.open import Batch, Data
 from sqzlab.errors import UnavailableError
 from sqzlab.networks.pretrained import load_pretrained
-from sqzlab.networks.random_squeeze import set_random_keys
+from sqzlab.networks.random_squeeze import number_sources, set_random_keys
 from sqzlab.networks.resnet import build
 from sqzlab.training.optimizer import make_optimizer, set_rate
 from sqzlab.training.schedule import learning_rate
@@ -66,7 +66,7 @@ class Trainer:
         self.config, self.data, self.device, self.world = config, data, device, world or World()
         set_numerics(config)
         self.dtype = torch.float64 if train.precision == "fp64" else torch.float32
-        model = build(config.model, seed=config.seed, init=train.init)
+        model = build(config.model, seed=config.seed, init=train.init, block_form=train.block_form)
         pretrained = _start_from(config, model, warn=self.world.rank == 0)  # a saved state is laid over it
         self.model = model.to(device, self.dtype)
         if train.sync_batch_norm:
@@ -76,7 +76,9 @@ class Trainer:
         self.network: nn.Module = self.model
         if train.compile:  # static: else a graph, and with it the bits, depends on the shapes that came before it
             torch.compiler.reset()  # past its recompile limit, a process would go on uncompiled without a word
-            self.network = torch.compile(self.model, dynamic=False)  # type: ignore[assignment]
+            mode = "reduce-overhead" if train.cuda_graphs else None
+            self.network = torch.compile(self.model, dynamic=False, mode=mode)  # type: ignore[assignment]
+        self.noise: dict[tuple[int, int], Tensor] = {}  # by split and block, where CUDA graphs read it
         self.optimizer = make_optimizer(self.model, train, pretrained)
         self.mean = 255 * torch.tensor(data.mean, dtype=self.dtype, device=device).view(1, 3, 1, 1)
         self.std = 255 * torch.tensor(data.std, dtype=self.dtype, device=device).view(1, 3, 1, 1)
@@ -96,7 +98,7 @@ class Trainer:
         """Trains what is left of the current epoch, yielding after every step (the boundary to save at)."""
         self.model.train()
         done = self.step - self.epoch * self.steps_per_epoch
-        batches = self.data.train_batches(self.epoch, start=done)
+        batches = self.data.train_batches(self.epoch, start=done, pinned=self.device.type == "cuda")
         began = time.perf_counter()
         for batch in islice(batches, self.steps_per_epoch - done):
             self._train_step(batch)
@@ -110,9 +112,9 @@ class Trainer:
     def _train_step(self, batch: Batch) -> None:
         train = self.config.train
         set_rate(self.optimizer, learning_rate(train, self.step, self.steps_per_epoch))
+        self.optimizer.zero_grad(set_to_none=True)  # before the forward: a CUDA graph writes over its last gradients
         logits, labels = self._predict(self.trained, batch, TRAIN)  # (N, classes), (N,)
         loss = F.cross_entropy(logits, labels, label_smoothing=train.label_smoothing)
-        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if train.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), train.clip_norm)
@@ -141,6 +143,8 @@ class Trainer:
     def evaluate(self, between: Callable[[], None] = lambda: None) -> Evaluation:
         """Loss and correctness on the validation set. A tie with the label's logit counts as a miss.
 
+        A compiled network sees a short last batch filled up to the size of the others, so that one graph serves all.
+
         `between` is called before every batch, and equally often in every process; what it raises ends the evaluation.
         """
         self.model.eval()
@@ -149,16 +153,18 @@ class Trainer:
                 dist.broadcast(buffer, 0)
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss, images
         place = torch.zeros(self.data.val_images, dtype=torch.int64, device=self.device)
-        batches = self.data.val_batches()
+        batches = self.data.val_batches(pinned=self.device.type == "cuda")
         for _ in range(self.val_steps):
             between()
             if (batch := next(batches, None)) is None:  # no part in the last one
                 continue
-            logits, labels = self._predict(self.network, batch, VAL)
+            logits, labels = self._predict(self.network, self._filled(batch), VAL)
+            logits, labels = logits[: len(batch.index)], labels[: len(batch.index)]
             loss = F.cross_entropy(logits, labels, reduction="sum").double()
             sums += torch.stack([loss, torch.full_like(loss, len(labels))])
             own = logits.gather(1, labels[:, None])
-            place[batch.index.to(self.device)] = (logits >= own).sum(1)  # (N,), 1 where the label leads
+            index = batch.index.to(self.device, non_blocking=True)
+            place[index] = (logits >= own).sum(1)  # (N,), 1 where the label leads
         total, images = self.world.sum(sums).tolist()
         label_place = self.world.sum(place)[: int(images)].cpu().numpy()  # each image was one process's
         mean_loss = total / images
@@ -166,18 +172,41 @@ class Trainer:
             raise DivergedError(f"the validation loss is not finite after {self.step} steps")
         return Evaluation(mean_loss, label_place <= 1, label_place <= 5)
 
+    def _filled(self, batch: Batch) -> Batch:
+        """What the network is given of a validation batch; images do not depend on each other there."""
+        short = self.config.train.compile and len(batch.index) < self.data.val_batch_images
+        return batch.padded(self.data.val_batch_images) if short else batch
+
+    # ---- both ----------------------------------------------------------------------------------
+
     def _predict(self, network: nn.Module, batch: Batch, split: int) -> tuple[Tensor, Tensor]:
-        """Logits (N, classes) in float32 (or 64) and labels (N,) on the device."""
+        """Logits (N, classes) in float32 (or 64) and labels (N,) on the device; no host waits for the other."""
         train = self.config.train
         images = batch.images.to(self.device, non_blocking=True)
         labels = batch.labels.to(self.device, non_blocking=True)
         images = (images.to(self.dtype) - self.mean) / self.std
         if train.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        set_random_keys(self.model, seed=self.config.seed, split=split, epoch=self.epoch, image_index=batch.index)
+        self._draw_noise(split, batch.index.to(self.device, non_blocking=True))
+        if train.cuda_graphs:
+            # nothing of an older step's outputs is read any more
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bf16"):
             logits = network(images)
         return logits.to(self.dtype), labels
+
+    def _draw_noise(self, split: int, index: Tensor) -> None:
+        """What the `random` squeezes use in the next forward; with CUDA graphs always at the same addresses.
+
+        A tensor that is an attribute of a module is taken to stay where it is; elsewhere, each step records a graph.
+        """
+        set_random_keys(self.model, seed=self.config.seed, split=split, epoch=self.epoch, image_index=index)
+        if not self.config.train.cuda_graphs:
+            return
+        for source in number_sources(self.model):
+            if (drawn := source.values) is not None:
+                kept = self.noise.setdefault((split, source.block), torch.empty(drawn.shape, device=drawn.device))
+                source.values = kept.copy_(drawn)
 
     # ---- several processes ---------------------------------------------------------------------
 
@@ -189,6 +218,8 @@ class Trainer:
         The compiled network is inside DDP: one graph, all of whose gradients come at its end.
         """
         config = self.config
+        if config.train.compile:
+            torch._dynamo.config.optimize_ddp = False  # else it cuts the graph by DDP's buckets, and folded blocks too
         device_ids = [self.device] if self.device.type == "cuda" else None
         self.trained = nn.parallel.DistributedDataParallel(
             self.network, device_ids=device_ids, gradient_as_bucket_view=True

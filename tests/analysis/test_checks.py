@@ -38,6 +38,12 @@ def test_a_complete_and_uniform_study_has_no_warning(make_study: MakeStudy) -> N
         ("device", "cuda", "mixed devices"),
         ("gpu", "H200", "mixed GPU types"),
         ("precision", "bf16", "mixed precisions"),
+        (
+            "block_form",
+            "folded",
+            "not all computed alike, so differences may come from that: in folded blocks (2 runs, such as resnet18-",
+        ),
+        ("compile", True, "come from that: compiled (2 runs, such as resnet18-gap-s0-38dd04b1) and compiled or not"),
         ("val_images", 500, "mixed numbers of validation images"),
         ("git_dirty", True, "uncommitted changes"),
         ("initial_weights", "0", "resnet18: shared initial weights differ"),

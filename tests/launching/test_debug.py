@@ -39,6 +39,7 @@ def assert_every_arm_was_tried(folder: Path, data: str) -> None:
         assert config["model"]["num_classes"] == 1000
         assert config["data"]["image_size"] == 224
         assert config["train"]["precision"] == "bf16"
+        assert (config["train"]["compile"], config["train"]["block_form"]) == (False, "folded")
         assert config["data"]["name"] == data
         first, second = read_json(run / "provenance.json")["segments"]
         assert (first["first_step"], first["last_step"]) == (0, 1)

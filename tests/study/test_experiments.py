@@ -74,6 +74,12 @@ def test_its_arms_are_distinct_on_a_par_and_each_has_a_baseline(name: str, profi
     assert 0 < len(compared) < len(found.runs)
 
 
+@pytest.mark.parametrize(("name", "profile"), CASES)
+def test_networks_are_compiled_and_folded_on_gpus_and_neither_on_laptops(name: str, profile: str) -> None:
+    way = (False, "plain") if profile.startswith("laptop") else (True, "folded")
+    assert {(run.config.train.compile, run.config.train.block_form) for run in study(name, profile).runs} == {way}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_its_header_asks_one_question_and_says_cost_published_numbers_and_what_to_expect(name: str) -> None:
     question, *_ = header(name).split("\n\n")

@@ -31,6 +31,7 @@ def test_the_real_study_has_the_published_recipe() -> None:
         train = run.config.train
         assert (train.epochs, train.batch_size, train.lr, train.milestones) == (100, 256, 0.1, (30, 60, 90))
         assert (train.precision, train.device, run.config.model.zero_init_gamma) == ("bf16", "cuda", True)
+        assert (train.compile, train.block_form, train.cuda_graphs) == (True, "folded", False)
         assert run.config.model.fc_bias is (None if run.config.model.squeeze == "baseline" else False)
     assert (study.profile, study.folder_name) == ("imagenet", "squeeze_ablation")
 
