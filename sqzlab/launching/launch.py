@@ -19,6 +19,7 @@ from sqzlab.launching.display import Display, say
 from sqzlab.launching.status import State, Status, statuses, summary
 from sqzlab.run import FAILURE, Run
 from sqzlab.runs.files import read_json, write_json
+from sqzlab.runs.graphs import to_compile
 from sqzlab.slurm import client, options, queue, throttle
 from sqzlab.slurm.batches import locked
 from sqzlab.slurm.cancel import cancel
@@ -82,6 +83,8 @@ def _launch(arguments: argparse.Namespace, cluster: str, study: Study, folder: P
         for line in estimate.lines(expected):
             say(console, line)
         estimate.check_budget(study, expected)
+    if (first := _compiled_first(missing, jobs, folder, cluster)) is not None:
+        say(console, first)
     if arguments.dry_run:
         return 0
     if missing:
@@ -127,7 +130,7 @@ def _submit(
     if stuck:
         client.release(stuck)
         say(console, f"released {len(stuck)} jobs that Slurm held because a node could not start them")
-    most = throttle.limit_now(folder, arguments.jobs, present=bool(jobs.jobs))
+    most = throttle.limit_now(folder, arguments.jobs, present=bool(jobs.jobs or jobs.compiling))
     if most is not None:
         about = "" if arguments.jobs else ", as before; --jobs N changes it"
         say(console, f"at most {most} jobs of this study at once{about}")
@@ -141,7 +144,7 @@ def _submit(
     accepted: set[str] = set()
     try:
         for one in submit(study, missing, folder, asked, most):
-            total += one.jobs
+            total += 0 if one.compiles else one.jobs
             accepted.update(one.run_ids)
             _tell(console, one)
     finally:  # of what Slurm has refused
@@ -152,9 +155,11 @@ def _submit(
 
 
 def _tell(console: Console, one: Submitted) -> None:
-    runs = "" if len(one.run_ids) == one.jobs else f" for {len(one.run_ids)} runs"
+    runs = "" if one.compiles or len(one.run_ids) == one.jobs else f" for {len(one.run_ids)} runs"
     slots = f", {one.slots} at once" if one.slots is not None else ""
-    after = f", after array {one.after}" if one.after is not None else ""
+    after = f", after array {' and '.join(one.after)}" if one.after else ""
+    if one.compiles:
+        runs = " that compile"
     say(console, f"array {one.job_id}: {one.jobs} jobs{runs} of {one.what}{slots}{after}")
 
 
@@ -175,6 +180,18 @@ def _intent(missing: int, cluster: str, dry_run: bool) -> str:
         return "nothing to run"
     verb = "submitting" if cluster == "slurm" else "running"
     return f"{'would run' if dry_run else verb} {missing} ({cluster})"
+
+
+def _compiled_first(missing: Sequence[Run], jobs: Queue, folder: Path, cluster: str) -> str | None:
+    """What is compiled before runs that share it, in words; in one process the first of them simply comes first."""
+    graphs = {graph: runs for graph, runs in to_compile(missing, folder).items() if graph not in jobs.compiling}
+    if not graphs or cluster == "inline":
+        return None
+    told = f"{len(graphs)} graph{'s are' if len(graphs) > 1 else ' is'} compiled first"
+    runs = sum(map(len, graphs.values()))
+    if cluster == "slurm":
+        return f"{told}, then {runs} runs start"
+    return f"{told}, each by one of the {runs} runs that share them"
 
 
 def _say_all_done(arguments: argparse.Namespace, folder: Path, console: Console) -> None:

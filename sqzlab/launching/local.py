@@ -20,6 +20,7 @@ from sqzlab.launching.display import Display
 from sqzlab.launching.start import begin
 from sqzlab.launching.status import State, status_of
 from sqzlab.run import Run
+from sqzlab.runs.graphs import graph_of, to_compile
 
 POLL_S = 0.25
 STOP_S = 30.0  # how long a worker may take to reach a step boundary and save
@@ -58,7 +59,8 @@ def work_off(
 
     Returns the exit code: 0, or that of the first run that failed. A failed run stops no other. Runs that another
     launch holds (`elsewhere`, and those found so) are waited for, and taken over should it end without finishing them;
-    those that fail there count as failed.
+    those that fail there count as failed. Of runs that share a graph one goes first, to compile it; until it has, or
+    has ended, the others let those with other graphs go before.
     Raises KeyboardInterrupt after Ctrl-C or SIGTERM, once every worker has saved its state and ended.
     """
     queue = _Queue(study_folder, list(slots), display, try_resuming)
@@ -83,8 +85,8 @@ class _Queue:
 
     def drain(self) -> None:
         while self.waiting or self.workers or self.elsewhere:
-            while self.waiting and self.free:
-                self._start(self.waiting.popleft(), self.free.pop(0))
+            while self.free and (run := self._next()) is not None:
+                self._start(run, self.free.pop(0))
             sentinels = [worker.process.sentinel for worker in self.workers]
             if sentinels:
                 connection.wait(sentinels, timeout=POLL_S)
@@ -94,6 +96,17 @@ class _Queue:
                 self._end(worker)
             self._look_elsewhere()
             self.display.refresh([(worker.run, worker.folder) for worker in self.workers], len(self.elsewhere))
+
+    def _next(self) -> Run | None:
+        """The first waiting run that nobody compiles for at this moment."""
+        at_work = [worker.run for worker in self.workers if worker.run.config.train.compile]
+        lacking = to_compile([*self.waiting, *at_work], self.folder) if at_work else {}
+        being_compiled = {graph_of(run.config) for run in at_work} & lacking.keys()
+        later = {run.run_id for graph in being_compiled for run in lacking[graph]}
+        run = next((run for run in self.waiting if run.run_id not in later), None)
+        if run is not None:
+            self.waiting.remove(run)
+        return run
 
     def stop(self) -> None:
         """Asks every worker to save and end, and waits for it."""

@@ -61,7 +61,13 @@ def sums(
     """Lines below the table: hours used, time left, logs of what failed or was lost, and that Slurm is silent."""
     logs = [f"log of {run_id}: {status.log}" for run_id, status in found.items() if status.log and status.state in BAD]
     more = [f"... and {len(logs) - MOST_LOGS:,} more logs"] if len(logs) > MOST_LOGS else []
-    return [_pace(runs, found, resources), *logs[:MOST_LOGS], *more, *_silence(queue)]
+    return [_pace(runs, found, resources), *_compiling(queue), *logs[:MOST_LOGS], *more, *_silence(queue)]
+
+
+def _compiling(queue: Queue) -> list[str]:
+    if not (count := len(queue.compiling)):
+        return []
+    return [f"{count} graph{'s are' if count > 1 else ' is'} compiled first; the runs that share them wait for it"]
 
 
 def _silence(queue: Queue) -> list[str]:
@@ -183,7 +189,7 @@ class _Screen:
         self.live.stop()
 
     def update(self, found: Mapping[str, Status], queue: Queue) -> None:
-        told = [summary(found), _pace(self.runs, found, self.resources), *_silence(queue)]
+        told = [summary(found), _pace(self.runs, found, self.resources), *_compiling(queue), *_silence(queue)]
         lines = [Text(line, no_wrap=True, overflow="ellipsis") for line in told]
         room = max(1, self.console.height - len(lines) - 3)  # header, "... more" and the cursor's line
         running = {

@@ -21,18 +21,17 @@ from sqzlab.run import CHECKPOINT, CONFIG, FAILURE, METRICS, PROGRESS, Run
 from sqzlab.runs import checkpoint
 from sqzlab.runs.failure import failure, told
 from sqzlab.runs.files import read_json
+from sqzlab.runs.kernels import kernels_of
 from sqzlab.runs.lease import BusyError, Lease, LeaseLostError
 from sqzlab.runs.provenance import timestamp
 from sqzlab.runs.record import Record
 from sqzlab.runs.stop import StopFlag
-from sqzlab.training.inductor import kernels_in
 from sqzlab.training.meeting import LeftError
 from sqzlab.training.trainer import Evaluation, Trainer
 from sqzlab.training.world import Agreement, PeerFailedError, World, joined
 
 Outcome = Literal["done", "interrupted", "busy", "lost"]
 BEAT_S = 1.0
-KERNELS = "inductor"  # of a study: what torch.compile made for any of its runs
 
 
 def execute(folder: Path, stop: StopFlag | None = None) -> Outcome:
@@ -116,10 +115,7 @@ class _Execution:
         with self.heartbeat:  # from the start: listing a data set may outlast a silent lease
             try:
                 kind, stopped = torch.device(train.device), lambda: self.stop.why is not None
-                with (
-                    kernels_in(self.folder.parent / KERNELS),
-                    joined(self.world, train.world_size, kind, self.run.run_id, stopped),
-                ):
+                with joined(self.world, train.world_size, kind, self.run.run_id, stopped):
                     device = self.world.device(train.device)  # one that is broken is told to all, and recorded
                     verdict = self.world.tell(verdict)
                     return self.world.tell(self._go_on(device)) if verdict is None else verdict
@@ -143,15 +139,16 @@ class _Execution:
             world_size=world.size,
         )
         try:
-            trainer = Trainer(config, data, device, world)
-            initial_weights = trainer.shared_weights_digest()
-            if (state := self._saved_state()) is not None:
-                trainer.load_state(state)
-            if record:
-                record.begin(trainer.step)
-            self.trainer = trainer
-            self.heartbeat.follow(trainer)
-            evaluation = self._train(trainer)
+            with kernels_of(config, self.folder.parent, device, world):
+                trainer = Trainer(config, data, device, world)
+                initial_weights = trainer.shared_weights_digest()
+                if (state := self._saved_state()) is not None:
+                    trainer.load_state(state)
+                if record:
+                    record.begin(trainer.step)
+                self.trainer = trainer
+                self.heartbeat.follow(trainer)
+                evaluation = self._train(trainer)
         finally:
             data.close()
         self.heartbeat.end()

@@ -1,6 +1,6 @@
 """What was submitted: one folder for each array of jobs, written before Slurm is asked.
 
-    <study>/slurm/<batch>/batch.json      which run each task of the array trains: the intent
+    <study>/slurm/<batch>/batch.json      which run each task of the array trains, or compiles for: the intent
                           job_id          the array's id, once Slurm has said it
                           cancelled.json  runs that `--cancel` took back: no job brings them to life again
                           held.json       why the first failed runs hold the rest
@@ -25,6 +25,7 @@ from sqzlab.runs.files import read_json, write_json, write_whole
 
 FOLDER = "slurm"  # of a study
 BATCH, JOB_ID, CANCELLED, HELD, LOCK = "batch.json", "job_id", "cancelled.json", "held.json", "lock"
+WRITTEN = ("job_name", "created", "launch", "resource_class", "after", "runs", "graphs")
 LOCK_WAIT_S = 60.0
 
 
@@ -40,6 +41,7 @@ class Batch:
     runs: tuple[tuple[str, ...], ...]  # by array index: the runs of that job
     after: str | None  # the batch that must have ended before this one begins
     job_id: str | None = None
+    graphs: tuple[str, ...] = ()  # by array index: what it compiles, which those runs wait for; it trains none of them
 
     @property
     def study_folder(self) -> Path:
@@ -49,7 +51,7 @@ class Batch:
         """Leaves the intent on the disk. `about` is for people to read."""
         values = {
             "batch": self.folder.name,
-            **{key: getattr(self, key) for key in ("job_name", "created", "launch", "resource_class", "after", "runs")},
+            **{key: getattr(self, key) for key in WRITTEN},
             **about,
         }
         self.folder.mkdir(parents=True)
@@ -85,6 +87,7 @@ class Batch:
             tuple(tuple(runs) for runs in values["runs"]),
             values["after"],
             job_id.read_text() if job_id.exists() else None,
+            tuple(values.get("graphs", ())),
         )
 
 
@@ -100,7 +103,7 @@ def read_all(study_folder: Path) -> list[Batch]:
 def newest_first(batches: Sequence[Batch]) -> Iterator[tuple[str, Batch, int]]:
     """(run id, its newest batch, index in it) for every run that was ever submitted."""
     seen = set()
-    for batch in reversed(batches):
+    for batch in reversed([batch for batch in batches if not batch.graphs]):
         for index, run_ids in enumerate(batch.runs):
             for run_id in run_ids:
                 if run_id not in seen:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sqzlab.errors import UnavailableError
 from sqzlab.slurm import client
-from sqzlab.slurm.batches import mark_cancelled, read_all
+from sqzlab.slurm.batches import Batch, mark_cancelled, read_all
 from sqzlab.slurm.client import Listed
 from sqzlab.slurm.queue import of_study
 
@@ -28,7 +28,7 @@ def cancel(study_folder: Path, run_ids: Iterable[str]) -> list[str]:
     while True:
         listed = client.listed()
         jobs = of_study(read_all(study_folder), listed)
-        pairs = [(batch, one) for batch, one in jobs if wanted.intersection(batch.runs[one.index])]
+        pairs = [(batch, one) for batch, one in jobs if _goes(batch, batch.runs[one.index], wanted)]
         if not pairs:
             return cancelled
         alive = [one for _, one in pairs if one.state != "COMPLETING"]
@@ -44,6 +44,11 @@ def cancel(study_folder: Path, run_ids: Iterable[str]) -> list[str]:
         client.cancel(_shortest(alive, listed))
         cancelled += [one.job_id for _, one in pairs if one.job_id not in cancelled]
         time.sleep(1.0)
+
+
+def _goes(batch: Batch, run_ids: tuple[str, ...], wanted: set[str]) -> bool:
+    """Whether a job for these runs is to go; one that only compiles for them stays while one of them does."""
+    return wanted.issuperset(run_ids) if batch.graphs else not wanted.isdisjoint(run_ids)
 
 
 def _shortest(jobs: list[Listed], listed: list[Listed]) -> list[str]:

@@ -49,13 +49,15 @@ def main(batch_folder: Path, run_id: str | None = None) -> int:
         runs = [one for one in mine if _is_left(batch, one)]
         if not runs:
             return DONE
+        work = _compile if batch.graphs else _train
         if int(os.environ.get("SLURM_PROCID", "0")) > 0:
-            return FAILED if _train(batch, runs[0], stop) == FAILED else DONE  # what is not 0 ends the other tasks
+            return FAILED if work(batch, runs[0], stop) == FAILED else DONE  # what is not 0 ends the other tasks
         with Balancing(batch.study_folder):
-            code = _train(batch, runs[0], stop) if len(mine) == 1 else _train_together(batch, runs, stop)
+            alone = len(mine) == 1 or batch.graphs
+            code = work(batch, runs[0], stop) if alone else _train_together(batch, runs, stop)
             if code == INTERRUPTED:
                 return _requeue(batch, job_id, mine)
-            if code == FAILED:
+            if code == FAILED and not batch.graphs:
                 canary.after_failure(batch)
             return code
 
@@ -92,6 +94,26 @@ def _train(batch: Batch, run_id: str, stop: StopFlag) -> int:
         return FAILED
     print(f"{run_id}: {outcome}", flush=True)
     return INTERRUPTED if outcome == "interrupted" else DONE
+
+
+def _compile(batch: Batch, run_id: str, stop: StopFlag) -> int:
+    """What the run shares with others, by files alone; a signal is heeded before it begins, it takes a minute.
+
+    Where it fails, nothing is recorded: the runs begin anyway, compile for themselves and tell what is wrong.
+    """
+    if stop.why == signal.SIGTERM.name:
+        return INTERRUPTED
+    try:
+        from sqzlab.runs.kernels import prepare
+
+        prepare(batch.study_folder / run_id, lambda: stop.why is not None)
+    except Exception as error:
+        if stop.why is not None:  # the tasks of the job have not all come, or one was ended
+            return INTERRUPTED
+        print(f"{run_id}: {error}" if isinstance(error, SqzlabError) else traceback.format_exc(), flush=True)
+        return FAILED
+    print(f"{run_id}: compiled", flush=True)
+    return DONE
 
 
 def _wait_out(stop: StopFlag) -> None:

@@ -81,15 +81,15 @@ def of_job(resources: Slurm, tasks: int, given: Options) -> dict[str, Any]:
     if resources.memory_gb is not None:
         asked["mem"] = f"{resources.memory_gb * 1024:.0f}M"
     asked |= given
-    minutes = _minutes(asked["time"])
-    if minutes is not None:  # a short job must get somewhere before it is told to save
-        asked.setdefault("signal_delay_s", min(SAVE_S, 15 * minutes))
+    longest_min = minutes(asked["time"])
+    if longest_min is not None:  # a short job must get somewhere before it is told to save
+        asked.setdefault("signal_delay_s", min(SAVE_S, 15 * longest_min))
     else:
         asked.setdefault("signal_delay_s", SAVE_S)
     return asked
 
 
-def _minutes(time: object) -> int | None:
+def minutes(time: object) -> int | None:
     """Of `90`, `1:30:00` or `1-0:00:00`; other forms of sbatch are left to it."""
     text = str(time)
     return int(text) if text.isdecimal() else time_min(text)

@@ -32,6 +32,7 @@ class Queue:
     held: Mapping[str, str]  # run id: the error for which the first failed runs hold its job
     cancelled: frozenset[str]  # runs whose newest job was cancelled by `--cancel`
     silent: str | None  # why Slurm does not answer; then `jobs` is what was last known, with the state UNKNOWN
+    compiling: frozenset[str] = frozenset()  # graphs that jobs compile, or will, before the runs that share them begin
 
 
 EMPTY = Queue({}, {}, {}, frozenset(), None)
@@ -44,7 +45,7 @@ def read(study_folder: Path) -> Queue:
     unfinished = [run_id for run_id in newest if not (study_folder / run_id / METRICS).exists()]
     if not unfinished:
         return EMPTY
-    cancelled = {run_id for batch in batches for run_id in batch.cancelled() if newest[run_id][0] is batch}
+    cancelled = {run_id for run_id, (batch, _) in newest.items() if run_id in batch.cancelled()}
     queue = replace(EMPTY, cancelled=frozenset(cancelled))
     if shutil.which("squeue") is None:
         return replace(queue, silent="squeue is not installed here", jobs=_last_known(newest, cancelled))
@@ -54,14 +55,24 @@ def read(study_folder: Path) -> Queue:
         return replace(queue, silent=f"squeue: {error}", jobs=_last_known(newest, cancelled))
     jobs: dict[str, Job] = {}
     held: dict[str, str] = {}
-    for batch, one in of_study(batches, listed):
+    ours = of_study(batches, listed)
+    for batch, one in ours:
+        if batch.graphs:
+            continue
         log, why_held = batch.log(one.job_id), batch.held()
         for run_id in batch.runs[one.index]:
             jobs[run_id] = Job(one.job_id, one.state, one.reason, log)
             if why_held is not None and one.state == "PENDING" and one.reason.startswith("JobHeld"):
                 held[run_id] = why_held
     past = _past({run_id: newest[run_id] for run_id in unfinished if run_id not in jobs})
-    return replace(queue, jobs=jobs, past=past, held=held, cancelled=queue.cancelled - jobs.keys())
+    return replace(
+        queue,
+        jobs=jobs,
+        past=past,
+        held=held,
+        cancelled=queue.cancelled - jobs.keys(),
+        compiling=frozenset(compiled_by(ours)),
+    )
 
 
 def of_study(batches: Sequence[Batch], listed: Sequence[Listed]) -> list[tuple[Batch, Listed]]:
@@ -70,6 +81,11 @@ def of_study(batches: Sequence[Batch], listed: Sequence[Listed]) -> list[tuple[B
     found = sorted((named[one.name], number) for number, one in enumerate(listed) if one.name in named)
     pairs = [(batches[at], listed[number]) for at, number in found]
     return [(batch, one) for batch, one in pairs if one.index < len(batch.runs)]
+
+
+def compiled_by(jobs: Sequence[tuple[Batch, Listed]]) -> dict[str, str]:
+    """By graph the array that compiles it now or will."""
+    return {batch.graphs[one.index]: one.array for batch, one in jobs if batch.graphs and one.state != "COMPLETING"}
 
 
 def adopt(study_folder: Path) -> None:

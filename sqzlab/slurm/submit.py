@@ -1,4 +1,8 @@
-"""Runs as arrays of Slurm jobs: one array for each resource class, no longer than the cluster allows."""
+"""Runs as arrays of Slurm jobs: one array for each resource class, no longer than the cluster allows.
+
+What several runs would compile is compiled before, by an array of its own with a task for each graph. Runs begin when
+it has ended, however it ended: what is lacking then they compile themselves.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +14,17 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sqzlab.errors import ConfigError, UnavailableError
 from sqzlab.run import Run
+from sqzlab.runs.graphs import to_compile
 from sqzlab.slurm import client, snapshot, throttle
-from sqzlab.slurm.batches import FOLDER, Batch, now
-from sqzlab.slurm.options import Options, of_job
+from sqzlab.slurm.batches import FOLDER, Batch, now, read_all
+from sqzlab.slurm.options import Options, minutes, of_job
+from sqzlab.slurm.queue import compiled_by, of_study
 from sqzlab.study.slurm import Slurm
 from sqzlab.study.study import Study
 
@@ -26,6 +32,8 @@ IGNORING = "trap '' TERM USR2; exec \"$@\""
 """A signal that comes before Python can heed it would end the job, and one that ends by itself is not queued again."""
 AMBIGUOUS = ("unable to contact", "timed out", "socket", "connection", "does not end")
 """In Slurm's words for what may have reached the controller nevertheless: such an intent stays, to be adopted."""
+
+COMPILING_MIN = 30  # time limit of a job that compiles one graph, which takes a minute or two
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,8 @@ class Submitted:
     run_ids: tuple[str, ...]
     what: str  # its resource class in words
     slots: int | None  # of its jobs at once; None: no limit
-    after: str | None  # the array id that ends before it begins
+    after: tuple[str, ...]  # the arrays that end before it begins
+    compiles: bool = False  # for runs of later arrays; it has none of its own
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,7 @@ class _Asked:
     resources: Slurm
     tasks: int  # processes of one run
     runs: tuple[tuple[str, ...], ...]
+    graphs: tuple[str, ...] = ()
 
 
 def submit(
@@ -63,20 +73,31 @@ def submit(
     if "%" in str(study_folder):
         raise ConfigError(f"{str(study_folder)!r}: Slurm reads % in the path of a log as its own; rename the folder")
     code = snapshot.take(study_folder)
-    asked = list(_arrays(study, runs, client.max_array_size()))
-    sizes = [len(one.runs) for one in asked]
-    placed: list[tuple[int, int | str | None]] = [(size, None) for size in sizes]
+    longest = client.max_array_size()
+    asked = list(_arrays(study, runs, longest))
+    graphs = to_compile(runs, study_folder, least=1)  # a lone run waits for what is being compiled, too
+    under_way = compiled_by(of_study(read_all(study_folder), client.listed())) if graphs else {}
+    lacking = {graph: alike for graph, alike in graphs.items() if len(alike) > 1 and graph not in under_way}
+    placed: list[tuple[int, int | str | None]] = [(len(one.runs), None) for one in asked]
     names = [secrets.token_hex(4) for _ in asked]
     present: dict[str, str] = {}
+    arrays: list[throttle.Array] = []
     if most is not None:
         arrays, present = throttle.arrays_now(study_folder)
-        placed = throttle.place(most, arrays, sizes)
-        slots = {array.name: array.slots for array in arrays} | {n: s for n, (s, _) in zip(names, placed, strict=True)}
+        placed = throttle.place(most, arrays, [len(one.runs) for one in asked])
+    planned: list[tuple[str, _Asked, int, str | None]] = []  # name, what, slots, name of the one before it
+    for one, name, (number, parent) in zip(asked, names, placed, strict=True):
+        before = names[parent] if isinstance(parent, int) else parent
+        for compiling in _compilations(one, lacking, longest):
+            planned.append((secrets.token_hex(4), compiling, min(number, len(compiling.graphs)), before))
+            before = planned[-1][0]
+        planned.append((name, one, number, before))
+    if most is not None:
+        slots = {array.name: array.slots for array in arrays} | {name: number for name, _, number, _ in planned}
         throttle.store(study_folder, most, slots)
     launch, created = secrets.token_hex(4), now()
     ids: dict[str, str] = {}
-    for one, name, (number, parent) in zip(asked, names, placed, strict=True):
-        parent_name = names[parent] if isinstance(parent, int) else parent
+    for name, one, number, before in planned:
         batch = Batch(
             study_folder / FOLDER / name,
             f"sqzlab-{study_folder.name}.{name}",
@@ -84,16 +105,26 @@ def submit(
             launch,
             one.resource_class,
             one.runs,
-            parent_name,
+            before,
+            graphs=one.graphs,
         )
         batch.write({"resources": asdict(one.resources), "code": code.name, "slots": number})
-        parent_id = None if parent_name is None else ids.get(parent_name) or present[parent_name]
-        job_id = _submit(batch, one, options, code, number, parent_id)
+        run_ids = tuple(run_id for runs in one.runs for run_id in runs)
+        parents = [] if before is None else [ids.get(before) or present[before]]
+        if not one.graphs:
+            own = set(run_ids)
+            needed = [graph for graph, alike in graphs.items() if any(run.run_id in own for run in alike)]
+            parents += [under_way[graph] for graph in needed if graph in under_way]
+        after = tuple(dict.fromkeys(parents))
+        job_id = _submit(batch, one, _brief(options) if one.graphs else options, code, number, after)
         batch.write_job_id(job_id)
         ids[name] = job_id
+        under_way |= dict.fromkeys(one.graphs, job_id)
         limited = number if most is not None else None
-        run_ids = tuple(run_id for runs in one.runs for run_id in runs)
-        yield Submitted(job_id, len(one.runs), run_ids, _told(one.resources), limited, parent_id)
+        compiles = bool(one.graphs)
+        yield Submitted(
+            job_id, len(one.runs), () if compiles else run_ids, _told(one.resources), limited, after, compiles
+        )
 
 
 def _arrays(study: Study, runs: Sequence[Run], longest: int) -> Iterator[_Asked]:
@@ -108,7 +139,33 @@ def _arrays(study: Study, runs: Sequence[Run], longest: int) -> Iterator[_Asked]
             yield _Asked(number, resources, tasks, tuple(jobs[at : at + longest]))
 
 
-def _submit(batch: Batch, asked: _Asked, options: Options, code: Path, slots: int, parent: str | None) -> str:
+def _compilations(one: _Asked, lacking: dict[str, list[Run]], longest: int) -> Iterator[_Asked]:
+    """What is to be compiled before this array and by none before it, which it takes out of `lacking`.
+
+    The jobs get what the array's own get, but not for so long.
+    """
+    own = {run_id for runs in one.runs for run_id in runs}
+    graphs = [graph for graph, alike in lacking.items() if any(run.run_id in own for run in alike)]
+    jobs = [(graph, tuple(run.run_id for run in lacking.pop(graph))) for graph in graphs]
+    resources = replace(one.resources, time_min=min(COMPILING_MIN, one.resources.time_min or COMPILING_MIN))
+    for at in range(0, len(jobs), longest):
+        some = jobs[at : at + longest]
+        yield _Asked(
+            one.resource_class,
+            replace(resources, runs_per_job=1),
+            one.tasks,
+            tuple(runs for _, runs in some),
+            tuple(graph for graph, _ in some),
+        )
+
+
+def _brief(options: Options) -> Options:
+    """Without a time limit that is longer than compiling needs, so that a scheduler fits the jobs in early."""
+    asked = minutes(options.get("time"))
+    return options if asked is not None and asked < COMPILING_MIN else {k: v for k, v in options.items() if k != "time"}
+
+
+def _submit(batch: Batch, asked: _Asked, options: Options, code: Path, slots: int, after: Sequence[str]) -> str:
     """Asks Slurm for the array and returns its id."""
     import submitit
     from submitit.core.utils import FailedJobError
@@ -126,7 +183,7 @@ def _submit(batch: Batch, asked: _Asked, options: Options, code: Path, slots: in
         stderr_to_stdout=True,
         srun_args=[*step, *(["--kill-on-bad-exit=1"] if asked.tasks > 1 else [])],
         wckey=None,
-        dependency=f"afterany:{parent}" if parent else None,
+        dependency=f"afterany:{':'.join(after)}" if after else None,
         **{key: value for key, value in wanted.items() if key in own},
     )
     executor.parameters["map_count"] = len(batch.runs)

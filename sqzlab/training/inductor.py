@@ -1,13 +1,20 @@
-"""Where compiled kernels are kept."""
+"""Where compiled kernels are kept. This module needs no torch."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 INDUCTOR, TRITON = "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"
+
+
+def own_cache() -> bool:
+    """Whether the user has set a folder. Torch sets its own default into the environment, which does not count."""
+    default = str(Path(tempfile.gettempdir()) / "torchinductor_")
+    return any(not value.startswith(default) for name in (INDUCTOR, TRITON) if (value := os.environ.get(name)))
 
 
 @contextmanager
@@ -17,7 +24,7 @@ def kernels_in(folder: Path) -> Iterator[None]:
     A user's own setting of either variable wins. Both are put back at the end: torch sets the second by itself.
     """
     before = {name: os.environ.get(name) for name in (INDUCTOR, TRITON)}
-    if not any(before.values()):
+    if not own_cache():
         os.environ[INDUCTOR], os.environ[TRITON] = str(folder), str(folder / "triton")
     try:
         yield

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from launching.conftest import ROOT
+from launching.conftest import ROOT, Launch
 from rich.console import Console
 
 from sqzlab.launching.display import Display
@@ -72,3 +72,20 @@ if __name__ == "__main__":
     command = [sys.executable, str(script)]
     said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert said.stdout == "True\n", said.stderr
+
+
+def test_of_runs_that_share_a_graph_one_goes_first_and_the_others_wait_for_what_it_compiles(
+    launch: Launch, study: Path, tmp_path: Path
+) -> None:
+    study.write_text(study.read_text().replace("{recipe: digits,", "{recipe: digits, compile: true,"))
+    said = launch(study, "--cluster", "local", "--jobs", 4, TORCH_COMPILE_DISABLE="1")  # an archive is empty then
+    assert said.returncode == 0, said.stderr
+    assert "2 graphs are compiled first, each by one of the 4 runs that share them" in said.stdout
+    began = [line.partition(":")[0] for line in said.stdout.splitlines() if line.endswith(": started")]
+    assert len(began) == 4
+    assert all("-s0-" in run_id for run_id in began[:2]), began
+    folder = tmp_path / "results" / "small"
+    archives = [path.stat().st_mtime_ns for path in folder.glob("kernels/*.zip")]
+    assert len(archives) == 2
+    logs = [(folder / run_id / "provenance.json").stat().st_mtime_ns for run_id in began[2:]]
+    assert min(logs) > min(archives)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-from sqzlab.training.inductor import kernels_in
+from sqzlab.training.inductor import kernels_in, own_cache
 
 NAMES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 
@@ -33,3 +34,15 @@ def test_a_users_own_setting_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert {key: os.environ.get(key) for key in NAMES} == {key: "mine" if key == name else None for key in NAMES}
         os.environ.update(dict.fromkeys(NAMES, "torch set them both"))
     assert {key: os.environ.get(key) for key in NAMES} == {key: "mine" if key == name else None for key in NAMES}
+
+
+def test_what_torch_sets_by_itself_is_no_setting_of_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    default = default_cache_dir()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", default)
+    monkeypatch.setenv("TRITON_CACHE_DIR", f"{default}/triton")
+    assert not own_cache()
+    with kernels_in(tmp_path):
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path)
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == default
+    monkeypatch.setenv("TRITON_CACHE_DIR", "/scratch/mine")
+    assert own_cache()
