@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from sqzlab.analysis.arms import Group
 from sqzlab.analysis.records import Records, Row
@@ -30,13 +31,14 @@ def find_warnings(records: Records, groups: Sequence[Group]) -> tuple[str, ...]:
 def _two_ways(done: Sequence[Row]) -> list[str]:
     """Networks that were computed in different ways, whether or not an axis says so: their sums differ, and so results.
 
-    Results older than these columns are of plain blocks; whether they were compiled is then not said.
+    Results older than these columns are of plain blocks; whether they were compiled they do not say.
     """
     found = []
     for key, shown in WAYS.items():
         of: dict[str, list[str]] = {}
         for row in done:
-            of.setdefault(shown.get(row[key], shown[None]), []).append(row["run_id"])
+            if row[key] in shown:
+                of.setdefault(shown[row[key]], []).append(row["run_id"])
         if len(of) > 1:
             found.append(f"not all computed alike, so differences may come from that: {_counted(of)}")
     return found
@@ -175,8 +177,8 @@ def _some(names: Sequence[str]) -> str:
 
 
 MOST = 8
-WAYS: dict[str, dict[object, str]] = {
-    "compile": {True: "compiled", False: "not compiled", None: "compiled or not, unknown"},
+WAYS: dict[str, dict[Any, str]] = {
+    "compile": {True: "compiled", False: "not compiled"},
     "block_form": {"folded": "in folded blocks", "plain": "in plain blocks", None: "in plain blocks"},
 }
 ALIKE = {  # in order of weight: what is trained on what for how long, then with which machine and code

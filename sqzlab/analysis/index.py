@@ -104,5 +104,5 @@ def _stamp(path: str) -> Stamp:
     return [found.st_size, found.st_mtime_ns, found.st_ino]
 
 
-VERSION = b"2"  # raised where what is kept of a run changes
+VERSION = b"3"  # raised where what is kept of a run changes
 CODED = {str, int, bool, type(None)}  # not float: -0.0 equals 0.0

@@ -97,8 +97,8 @@ class _Block(nn.Module):
 
 
 @contextmanager
-def _counting() -> Iterator[dict[str, Counter[int]]]:
-    kernels: dict[str, Counter[int]] = {}
+def _counting() -> Iterator[dict[BaseSchedulerNode, Counter[int]]]:
+    kernels: dict[BaseSchedulerNode, Counter[int]] = {}
     accesses = BaseSchedulerNode.get_read_write_buffer_accesses
 
     def noted(node: BaseSchedulerNode, include_reads: bool, include_writes: bool) -> dict[str, int]:
@@ -107,7 +107,7 @@ def _counting() -> Iterator[dict[str, Counter[int]]]:
             count: Counter[int] = Counter()
             for name, moved in found.items():
                 count[int(V.graph.get_numel(name))] += moved
-            kernels[f"{id(V.graph)} {node.get_name()}"] = count
+            kernels[node] = count
         return found
 
     with ExitStack() as stack:

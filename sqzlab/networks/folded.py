@@ -40,8 +40,10 @@ def folds(se: nn.Module | None) -> bool:
 def folded(y: Tensor, norm: _BatchNorm, se: nn.Module | None, shortcut: Tensor | None = None) -> Tensor:
     """relu(se(norm(y)) + shortcut), all (N, C, H, W), where `se` `folds`.
 
-    Raises ValueError in training where a channel has one pixel in the whole batch.
+    Raises ValueError where the squeeze does on maps of this size, and in training where a channel has one pixel in the
+    whole batch.
     """
+    assert folds(se)
     block = se if isinstance(se, SEBlock) else None
     sums = None if block is None else block.squeeze.sums
     found = None
@@ -55,6 +57,7 @@ def folded(y: Tensor, norm: _BatchNorm, se: nn.Module | None, shortcut: Tensor |
         z = block.squeeze(y[:, :, :1, :1])
     else:
         assert found is not None
+        block.squeeze.check(y)
         with without_autocast(y):
             z = block.squeeze.of_moments(found.scaled(scale, mean, norm.bias))  # (N, C)
     gate = block.excitation(z.to(block.excitation.fc1.weight.dtype)).to(scale.dtype)  # (N, C)

@@ -106,7 +106,7 @@ class _Moments(torch.autograd.Function):
         sums: Sums = ctx.sums
         pixels = y.shape[2] * y.shape[3]
         slope = 2 * grad_squares
-        level = grad_mean / pixels - slope * mean  # (N, C)
+        level = grad_mean / pixels  # (N, C)
         if not sums.grids:
             grad = level[:, :, None, None]
         elif len(sums.grids) == 1:
@@ -114,7 +114,7 @@ class _Moments(torch.autograd.Function):
         else:
             coarse, fine = (g / _cell_sizes(g.shape[2], y) for g in more[-2:])
             grad = _spread_two(level, coarse, fine, y)
-        grad = grad + y * slope[:, :, None, None]
+        grad = grad + (y - mean[:, :, None, None]) * slope[:, :, None, None]
         if sums.extreme:
             here = _places(y)
             tied = _key(y, sign) == top[:, :, None, None]

@@ -2,7 +2,8 @@
 
 Contract: `baseline` is torchvision's network exactly, in names, weights (without `seed`) and outputs. With a squeeze,
 the backbone's parameter names stay torchvision's; the block is the child `se` of its residual block, and a residual
-block without one is torchvision's own. With a `seed`, two networks start with equal values wherever they have
+block without one is torchvision's own; in the folded form it is a block of ours whose `se` is an Identity, with the
+same names and weights. With a `seed`, two networks start with equal values wherever they have
 parameters of one name and shape, whatever their squeezes.
 """
 

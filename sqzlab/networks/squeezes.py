@@ -266,8 +266,11 @@ class SpatialPyramid(Squeeze):
         if size % 4:
             self.register_buffer("cells", _cells(size), persistent=False)
 
-    def statistic(self, x: Tensor) -> Tensor:
+    def check(self, x: Tensor) -> None:
         _check_size(self, x, self.size)
+
+    def statistic(self, x: Tensor) -> Tensor:
+        self.check(x)
         return self._fused(self._levels(x) if self.size % 4 else self._nested_levels(x))
 
     def _fused(self, levels: tuple[Tensor, ...]) -> Tensor:
@@ -313,8 +316,11 @@ class ResolutionGuided(Squeeze):
         self.norm = nn.Identity() if grid == 1 else nn.BatchNorm1d(channels)
         self.sums = Sums(grids=() if grid == 1 else (grid,))
 
-    def statistic(self, x: Tensor) -> Tensor:
+    def check(self, x: Tensor) -> None:
         _check_size(self, x, self.size)
+
+    def statistic(self, x: Tensor) -> Tensor:
+        self.check(x)
         if self.size == self.window:
             return F.relu(x.mean(dim=(2, 3)))
         windows = F.avg_pool2d(x, self.window)  # (N, C, grid, grid)

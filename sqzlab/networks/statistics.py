@@ -30,6 +30,9 @@ class Squeeze(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor:
         return in_float32(self.statistic, x)
 
+    def check(self, x: Tensor) -> None:
+        """Raises ValueError where maps are not of the size that it was built for, if it was for one."""
+
     def of_moments(self, moments: Moments) -> Tensor:
         """The statistic, (N, C), from its maps' moments; for squeezes that have `sums`."""
         raise NotImplementedError

@@ -282,7 +282,7 @@ class Expansion:
             self.faults.add(next(iter(layout.baseline.values())).mark, "baseline", text)
 
 
-ONE_VALUE = ("train.compile", "train.block_form")
+ONE_VALUE = ("train.compile", "train.cuda_graphs", "train.block_form")
 """Keys in which no two runs of a study may differ."""
 LEADING = {"model": "model.backbone", "data": "data.name", "train": "train.recipe"}
 """The key of each section that has no default."""

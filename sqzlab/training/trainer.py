@@ -205,8 +205,10 @@ class Trainer:
             return
         for source in number_sources(self.model):
             if (drawn := source.values) is not None:
-                kept = self.noise.setdefault((split, source.block), torch.empty(drawn.shape, device=drawn.device))
-                source.values = kept.copy_(drawn)
+                place = split, source.block
+                if place not in self.noise:
+                    self.noise[place] = torch.empty_like(drawn)
+                source.values = self.noise[place].copy_(drawn)
 
     # ---- several processes ---------------------------------------------------------------------
 

@@ -43,7 +43,6 @@ def test_a_complete_and_uniform_study_has_no_warning(make_study: MakeStudy) -> N
             "folded",
             "not all computed alike, so differences may come from that: in folded blocks (2 runs, such as resnet18-",
         ),
-        ("compile", True, "come from that: compiled (2 runs, such as resnet18-gap-s0-38dd04b1) and compiled or not"),
         ("val_images", 500, "mixed numbers of validation images"),
         ("git_dirty", True, "uncommitted changes"),
         ("initial_weights", "0", "resnet18: shared initial weights differ"),
@@ -53,6 +52,15 @@ def test_a_complete_and_uniform_study_has_no_warning(make_study: MakeStudy) -> N
 def test_what_is_not_alike_is_told(make_study: MakeStudy, key: str, value: object, told: str) -> None:
     folder = make_study()
     change(folder, "resnet18-gap-", **{key: value})
+    assert any(told in warning for warning in warnings(folder)), warnings(folder)
+
+
+def test_compiled_runs_beside_others_are_told_but_not_beside_what_does_not_say(make_study: MakeStudy) -> None:
+    folder = make_study()
+    change(folder, "resnet18-gap-", compile=True)
+    assert not any("computed alike" in warning for warning in warnings(folder))
+    change(folder, "resnet18-std-", compile=False)
+    told = "come from that: compiled (2 runs, such as resnet18-gap-s0-38dd04b1) and not compiled (2 runs"
     assert any(told in warning for warning in warnings(folder)), warnings(folder)
 
 

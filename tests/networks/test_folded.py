@@ -165,6 +165,31 @@ def test_maps_of_one_pixel_have_no_deviation_in_either_form(squeeze: str) -> Non
             outcome(ends(squeeze, 16, 1, 1), maps(4, 16, 1, 1), None, fold=form)
 
 
+@pytest.mark.parametrize("form", [False, True])
+@pytest.mark.parametrize("squeeze", ["SP", "RG"])
+def test_maps_of_another_size_are_refused_in_either_form(squeeze: str, form: bool) -> None:
+    with pytest.raises(ValueError, match="was built for maps of 14x14, not 28x28"):
+        outcome(ends(squeeze, 16, 14, 7), maps(4, 16, 28, 28), None, fold=form)
+
+
+def test_what_does_not_fold_is_no_argument() -> None:
+    end = ends("gem", 16, 14, 7)
+    with pytest.raises(AssertionError):
+        outcome(end, maps(4, 16, 14, 14), None, fold=True)
+
+
+@pytest.mark.parametrize("spread", [0.1, 0.01, 0.001])
+@pytest.mark.parametrize("squeeze", ["std", "gapXstd", "rms"])
+def test_maps_that_hardly_vary_keep_their_digits_in_float32(squeeze: str, spread: float) -> None:
+    end = ends(squeeze, 16, 14, 7)
+    y = maps(6, 16, 14, 14, dtype=torch.float32)
+    y = 30 + y.mean(dim=(2, 3), keepdim=True) + spread * (y - y.mean(dim=(2, 3), keepdim=True))
+    exact = outcome(end, y.double(), None, fold=False)
+    found = outcome(copy.deepcopy(end).float(), y, None, fold=True)
+    rounding = torch.finfo(torch.float32).eps
+    assert float((found["y"] - exact["y"]).norm() / exact["y"].norm()) < 30 / spread * 4 * rounding
+
+
 # ---- where nothing varies ----------------------------------------------------------------------
 
 
@@ -206,12 +231,13 @@ def test_of_tied_maxima_the_first_in_row_major_order_has_the_gradient(gamma: flo
 # ---- float32 and bfloat16 ----------------------------------------------------------------------
 
 
-DRAWS = 12
+DRAWS = 36
+OF_THE_STUDY = ("none", "gap", "gmp", "std", "gapXstd", "random", "SP", "RG")
 
 
 @pytest.mark.parametrize("level", [0.0, 3.0, 30.0])
 @pytest.mark.parametrize("bf16", [False, True])
-@pytest.mark.parametrize("squeeze", FOLDING)
+@pytest.mark.parametrize("squeeze", OF_THE_STUDY)
 def test_in_low_precision_it_is_as_near_to_float64_as_the_plain_form(squeeze: str, bf16: bool, level: float) -> None:
     """The middle one of many draws: in each, single units of the excitation may fall on the other side of ReLU."""
     dtype = torch.bfloat16 if bf16 else torch.float32
@@ -223,10 +249,11 @@ def test_in_low_precision_it_is_as_near_to_float64_as_the_plain_form(squeeze: st
         exact = outcome(end, y.double(), shortcut.double(), fold=False)
         found = [outcome(copy.deepcopy(end).float(), y, shortcut, fold=form, bf16=bf16) for form in (False, True)]
         for name, value in exact.items():
-            kind = GRAD if name.startswith(GRAD) else name
+            if "fusions" in name and name.endswith("bias"):
+                continue  # before SP's BatchNorm: its gradient is 0, and all there is of it is rounding
             plain, fold = (float((values[name] - value).norm() / max(1.0, float(value.norm()))) for values in found)
-            errors.setdefault(kind, []).append((plain, fold))
+            errors.setdefault(name, []).append((plain, fold))
     rounding = torch.finfo(torch.float32).eps
-    for kind, pairs in errors.items():
+    for name, pairs in errors.items():
         plain, fold = (median(side) for side in zip(*pairs, strict=True))
-        assert fold <= max(1.2 * plain, 4 * rounding), kind
+        assert fold <= max(1.2 * plain, 4 * rounding), name

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -25,6 +26,7 @@ from sqzlab.launching.status import State, status_of
 from sqzlab.run import CHECKPOINT, CONFIG, EPOCHS, FAILURE, LEASE, METRICS, PREVIOUS_CHECKPOINT, PROVENANCE
 from sqzlab.runs.execute import execute
 from sqzlab.runs.files import read_json, write_json
+from sqzlab.runs.kernels import node_folder
 from sqzlab.runs.stop import StopFlag
 from sqzlab.training.trainer import DivergedError
 
@@ -137,8 +139,8 @@ def test_told_to_stop_it_does_not_finish_the_evaluation_first(
         data = open_data(*arguments, **how)
         val_batches = data.val_batches
 
-        def told_on_the_way() -> Iterator[Batch]:
-            for batch in val_batches():
+        def told_on_the_way(*, pinned: bool) -> Iterator[Batch]:
+            for batch in val_batches(pinned=pinned):
                 evaluated.append(batch)
                 flag.set("SIGTERM")
                 yield batch
@@ -157,8 +159,8 @@ def test_told_to_stop_it_does_not_finish_the_evaluation_first(
     assert repeated_steps(folder) == [0]
 
 
-def test_the_runs_of_a_study_share_compiled_kernels_and_the_process_keeps_its_own(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+def test_a_run_compiles_into_a_folder_of_its_node_publishes_it_and_leaves_the_process_its_own(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder, seen = make_run(train__compile=True, train__epochs=2, train__limit_batches=1), set()
 
@@ -169,9 +171,14 @@ def test_the_runs_of_a_study_share_compiled_kernels_and_the_process_keeps_its_ow
     for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "of the node"))
+    (tmp_path / "of the node").mkdir()
     assert execute(folder) == "done"
     torch.compiler.reset()
-    assert seen == {(str(folder.parent / "inductor"), str(folder.parent / "inductor" / "triton"))}
+    (archive,) = (folder.parent / "kernels").iterdir()
+    local = node_folder() / archive.stem
+    assert local.is_relative_to(tmp_path)
+    assert seen == {(str(local), str(local / "triton"))}
     assert not {"TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"} & os.environ.keys()
 
 
