@@ -35,7 +35,7 @@ class Squeeze(nn.Module, ABC):
 
     def of_moments(self, moments: Moments) -> Tensor:
         """The statistic, (N, C), from its maps' moments; for squeezes that have `sums`."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} is no function of sums")
 
     @abstractmethod
     def statistic(self, x: Tensor) -> Tensor:
