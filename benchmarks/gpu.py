@@ -21,12 +21,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqzlab.bench.outcome import Outcome, Row, as_json, ratios
-from sqzlab.bench.plan import COMPILED, EAGER, KINDS, OURS, SQUEEZES, TIMM, TRAINING, Contender, Entry, Settings
+from sqzlab.bench.plan import COMPILED, EAGER, GRAPHS, KINDS, OURS, SQUEEZES, TIMM, TRAINING, Contender, Entry, Settings
+
+if TYPE_CHECKING:
+    from sqzlab.bench.step import Inputs
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results"
@@ -35,45 +39,50 @@ BOUND_GOALS = {"resnet50": 0.75, "resnet18": 0.60}  # training, compiled
 TIMM_GOAL = 1.15  # our plain ResNet-50, compiled, against timm's eager
 BLOCK_GOAL = 1.02  # bytes of a folded block against the plain one
 BLOCK_SQUEEZES = ("gap", "std")
+LAUNCH_BOUND = ("resnet18",)  # its kernels are short: CUDA graphs tell what launching them costs
 COMPILING_SHARE = 0.5  # of the time
 LAST_S = 120.0  # kept for the blocks and for writing
 
 
 def main() -> int:
     given = _arguments()
-    if given.part is not None:
-        return _compile_part(given)
+    os.environ.setdefault("TORCHINDUCTOR_AUTOGRAD_CACHE_ALLOW_CUSTOM_AUTOGRAD", "1")  # else folded ones are traced anew
+    if given.claims is not None:
+        return _compile_claimed(given)
+    from sqzlab.bench.measure import open_outcome
+
     began = time.monotonic()
     deadline = began + 60 * given.minutes
+    outcomes = {name: open_outcome(entries(name, given.squeeze), settings(given)) for name in given.backbone}
+    for reason in dict.fromkeys(reason for outcome in outcomes.values() for reason in outcome.left_out):
+        _say(began, reason)
+    found: dict[str, Any] = {"minutes": given.minutes, "throughput": {}, "blocks": {}}
     with tempfile.TemporaryDirectory() as folder:
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", folder)
-        cache = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
-        found: dict[str, Any] = {"minutes": given.minutes, "throughput": {}, "blocks": {}}
-        _say(began, f"compiling in {given.workers} processes")
-        _compile_all(given, began + COMPILING_SHARE * 60 * given.minutes)
-        for path in cache.rglob("*.best_config"):
-            path.unlink()  # chosen while others were using the GPU; the choice is made again
-        found["compiling_s"] = time.monotonic() - began
-        outcomes: dict[str, Outcome] = {}
-        for number, backbone in enumerate(given.backbone):
-            now = time.monotonic()
-            until = now + (deadline - LAST_S - now) / (len(given.backbone) - number)
-            outcomes[backbone] = _measured(given, backbone, began, until)
-            found["throughput"][backbone] = as_json(outcomes[backbone])
-            _write(given.out, found)
-        copy = max(
-            (max(o.ceilings["copy_bytes_per_s"], default=0.0) for o in outcomes.values() if o.ceilings), default=0.0
-        )
-        for squeeze in ("baseline", *(name for name in BLOCK_SQUEEZES if name in given.squeeze)):
-            _say(began, f"one block: {squeeze}")
-            found["blocks"][squeeze] = _block(given, squeeze, copy, deadline)
-            _write(given.out, found)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(folder, "all"))
+        try:
+            _say(began, f"compiling in {given.workers} processes")
+            found["blocks"] = _compile_all(given, Path(folder), began + COMPILING_SHARE * 60 * given.minutes)
+            for path in Path(folder).rglob("*.best_config"):
+                path.unlink()  # chosen while others were using the GPU; the choice is made again
+            found["compiling_s"] = time.monotonic() - began
+            for number, outcome in enumerate(outcomes.values()):
+                now = time.monotonic()
+                until = now + (deadline - LAST_S - now) / (len(outcomes) - number)
+                _measure(outcome, began, until)
+                _save(given, found, outcomes)
+            copies = [max(outcome.ceilings["copy_bytes_per_s"]) for outcome in outcomes.values() if outcome.ceilings]
+            for squeeze, block in found["blocks"].items():
+                _say(began, f"one block: {squeeze}")
+                block.update(_time_block(given, squeeze, Path(folder), max(copies, default=0.0), deadline))
+        finally:
+            _save(given, found, outcomes)
     found["goals"] = [*_goals(given, outcomes), *_block_goals(found["blocks"])]
     found["seconds"] = time.monotonic() - began
-    _write(given.out, found)
+    _save(given, found, outcomes)
     _show(given, found)
     absent = [row for outcome in outcomes.values() for row in outcome.rows if row.images_per_s is None]
-    return 1 if absent or any("failure" in block for block in found["blocks"].values()) else 0
+    unknown = [goal for goal in found["goals"] if goal["met"] is None]
+    return 1 if absent or unknown else 0
 
 
 def entries(backbone: str, squeezes: Sequence[str]) -> list[Entry]:
@@ -81,93 +90,148 @@ def entries(backbone: str, squeezes: Sequence[str]) -> list[Entry]:
     plain, timm = Contender(OURS, backbone), Contender(TIMM, backbone)
     folded = [Contender(OURS, backbone, squeeze, "folded") for squeeze in (*squeezes, "baseline")]
     modes = {plain: COMPILED, timm: EAGER, **dict.fromkeys(folded, COMPILED)}
-    return [Entry(contender, mode, kind) for contender, mode in modes.items() for kind in KINDS]
+    found = [Entry(contender, mode, kind) for contender, mode in modes.items() for kind in KINDS]
+    if backbone in LAUNCH_BOUND:
+        found += [Entry(contender, GRAPHS, kind) for contender in (plain, *folded[:1]) for kind in KINDS]
+    return found
 
 
 def settings(given: argparse.Namespace) -> Settings:
-    return Settings(given.device, given.batch, given.size, given.precision, rounds=given.rounds)
+    threads = 1 if given.device == "cpu" else None  # kernels for a CPU are compiled for so many
+    return Settings(given.device, given.batch, given.size, given.precision, threads=threads, rounds=given.rounds)
 
 
 # ---- compiling ---------------------------------------------------------------------------------
 
 
-def _compile_all(given: argparse.Namespace, until: float) -> None:
-    """Fills the cache; what is not there by then is compiled in turn, or left out."""
-    command = [sys.executable, "-m", "benchmarks.gpu", *sys.argv[1:]]
-    threads = str(max(1, (os.cpu_count() or 1) // given.workers))
+def _compile_all(given: argparse.Namespace, folder: Path, until: float) -> dict[str, dict[str, Any]]:
+    """Fills the cache, and counts the bytes of the blocks; what is not there by then is compiled in turn, or left out.
+
+    Which entry is next is a matter of who comes first, so that no process waits while there is one left.
+    """
+    (claims := folder / "claims").mkdir()
+    command = [sys.executable, "-m", "benchmarks.gpu", *sys.argv[1:], "--claims", str(claims)]
+    threads = str(max(1, _cores() // given.workers))
     env = {**os.environ, "OMP_NUM_THREADS": threads, "TORCHINDUCTOR_COMPILE_THREADS": threads}
-    parts = range(given.workers)
-    processes = [subprocess.Popen([*command, "--part", str(part)], cwd=ROOT, env=env) for part in parts]
+    processes = [subprocess.Popen(command, cwd=ROOT, env=env) for _ in range(given.workers)]
+    names = ("baseline", *(name for name in BLOCK_SQUEEZES if name in given.squeeze))
+    counts = {name: _start_block(given, name, folder, "count") for name in names}
     try:
         for process in processes:
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, until - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.terminate()
+        return {name: _block_said(name, process, until) for name, process in counts.items()}
     finally:
-        for process in processes:
+        for process in (*processes, *counts.values()):
             process.kill()  # nothing, where it has ended
             process.wait()
 
 
-def _compile_part(given: argparse.Namespace) -> int:
-    """Every so many-th entry: its first step compiles it."""
+def _compile_claimed(given: argparse.Namespace) -> int:
+    """Compiles one entry after another that no other process has claimed; its first step does it.
+
+    Training graphs come first: they take several times as long.
+    """
     import torch
     from torch._dynamo import config as dynamo
 
-    from sqzlab.bench.networks import network
-    from sqzlab.bench.step import Inputs, make_step
+    from sqzlab.bench.measure import set_numerics
+    from sqzlab.bench.step import Inputs
 
     chosen = settings(given)
+    set_numerics(chosen)
     inputs = Inputs.of(chosen)
-    compiled = [
-        entry for backbone in given.backbone for entry in entries(backbone, given.squeeze) if entry.mode != EAGER
-    ]
+    compiled = [e for backbone in given.backbone for e in entries(backbone, given.squeeze) if e.mode != EAGER]
+    failed = 0
     with dynamo.patch(recompile_limit=1000, accumulated_recompile_limit=1000):
-        for entry in compiled[given.part :: given.workers]:
-            for again in (True, False):
-                try:
-                    make_step(network(entry.contender, chosen.size), entry, chosen, inputs)()
+        for number, entry in enumerate(sorted(compiled, key=lambda e: e.kind != TRAINING)):
+            try:
+                (given.claims / str(number)).touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            for pause in (5, 0):
+                if (failure := _compiled(entry, chosen, inputs)) is None:
                     break
-                except torch.OutOfMemoryError:  # others have it now
-                    if again:
-                        time.sleep(5)
+                torch.compiler.reset()
+                if given.device == "cuda":
+                    torch.cuda.empty_cache()
+                time.sleep(pause)  # others may have the memory now
+            if failure is not None:
+                failed = 1
+                print(f"{entry}: {failure}", file=sys.stderr, flush=True)
             torch.compiler.reset()  # it holds the network
             if given.device == "cuda":
                 torch.cuda.empty_cache()
-    return 0
+    return failed
+
+
+def _compiled(entry: Entry, chosen: Settings, inputs: Inputs) -> str | None:
+    """Why it failed. Its frames, and with them what it took of the GPU, are gone on return."""
+    from sqzlab.bench.networks import network
+    from sqzlab.bench.step import make_step
+
+    try:
+        make_step(network(entry.contender, chosen.size), entry, chosen, inputs)()
+    except Exception as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 # ---- throughput --------------------------------------------------------------------------------
 
 
-def _measured(given: argparse.Namespace, backbone: str, began: float, until: float) -> Outcome:
-    from sqzlab.bench.measure import measure, open_outcome
+def _measure(outcome: Outcome, began: float, until: float) -> None:
+    from sqzlab.bench.measure import measure
 
-    outcome = open_outcome(entries(backbone, given.squeeze), settings(given))
+    backbone = outcome.rows[0].entry.contender.backbone
     measure(outcome, lambda text, number, of: _say(began, f"{backbone}: {text} ({number} of {of})"), until)
-    return outcome
 
 
 # ---- one block ---------------------------------------------------------------------------------
 
 
-def _block(given: argparse.Namespace, squeeze: str, copy_bytes_per_s: float, deadline: float) -> dict[str, Any]:
-    """Bytes of one block's training step: read by Nsight Compute, else two estimates that say so."""
-    form = "plain" if squeeze == "baseline" else "folded"
-    words = ["-m", "benchmarks.gpu_block", "--squeeze", squeeze, "--form", form, "--device", given.device]
+def _form(squeeze: str) -> str:
+    return "plain" if squeeze == "baseline" else "folded"
+
+
+def _start_block(
+    given: argparse.Namespace, squeeze: str, folder: Path, only: str, left: float = 0.0
+) -> subprocess.Popen[str]:
+    words = ["-m", "benchmarks.gpu_block", "--squeeze", squeeze, "--form", _form(squeeze), "--device", given.device]
     words += ["--batch", str(given.batch), "--size", str(given.size), "--precision", given.precision]
-    left = deadline - time.monotonic()
-    if left < 10:
-        return {"form": form, "failure": "no time was left"}
+    words += ["--only", only, "--seconds", str(max(1.0, left - 10))]
+    env = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(folder / squeeze)}  # counted is what is compiled, not found
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, *words], cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True)
+
+
+def _time_block(
+    given: argparse.Namespace, squeeze: str, folder: Path, copy_bytes_per_s: float, deadline: float
+) -> dict[str, Any]:
+    """Bytes of one block's training step: read by Nsight Compute, else an estimate from its time that says so."""
+    if (left := deadline - time.monotonic()) < 10:
+        return {"failure": "no time was left"}
+    block = _block_said(squeeze, _start_block(given, squeeze, folder, "time", left), deadline)
+    return {**block, "bytes_by_time": block["step_s"] * copy_bytes_per_s} if "step_s" in block else block
+
+
+def _block_said(squeeze: str, process: subprocess.Popen[str], until: float) -> dict[str, Any]:
+    """The last whole line of what it prints, and where there is none why."""
     try:
-        said = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=left)
+        said, error = process.communicate(timeout=max(1.0, until - time.monotonic()))
     except subprocess.TimeoutExpired:
-        return {"form": form, "failure": "it took longer than was left"}
-    if said.returncode:
-        return {"form": form, "failure": said.stderr.strip().splitlines()[-1]}
-    block = json.loads(said.stdout.splitlines()[-1])
-    return {"form": form, **block, "bytes_by_time": block["step_s"] * copy_bytes_per_s}
+        process.kill()
+        said, error = process.communicate()
+        error += "\nit took longer than was left"
+    lines = [line for line in said.splitlines() if line.startswith("{") and line.endswith("}")]
+    if lines:
+        return {"form": _form(squeeze), **json.loads(lines[-1])}
+    told = error.strip().rpartition("\n")[2] or f"ended with {process.returncode}"
+    return {"form": _form(squeeze), "failure": told}
 
 
 def _block_goals(blocks: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -240,11 +304,13 @@ def _show(given: argparse.Namespace, found: dict[str, Any]) -> None:
     print(f"{found['seconds']:.0f} s, of which compiling {found['compiling_s']:.0f}; written: {given.out}")
 
 
-def _write(path: Path, found: dict[str, Any]) -> None:
+def _save(given: argparse.Namespace, found: dict[str, Any], outcomes: dict[str, Outcome]) -> None:
+    """All that there is so far."""
     from sqzlab.runs.files import write_json
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, found)
+    found["throughput"] = {backbone: as_json(outcome) for backbone, outcome in outcomes.items() if outcome.about}
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(given.out, found)
 
 
 def _say(began: float, text: str) -> None:
@@ -263,11 +329,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--rounds", type=int, default=7, metavar="N")
     parser.add_argument("--minutes", type=float, default=9.5, metavar="M", help="for everything; default: 9.5")
-    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="that compile")
+    parser.add_argument("--workers", type=int, default=min(8, _cores()), metavar="N", help="that compile")
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="default: benchmarks/results/gpu.json; on the CPU needed"
     )
-    parser.add_argument("--part", type=int, help=argparse.SUPPRESS)  # of the compiling, in a process of its own
+    parser.add_argument("--claims", type=Path, help=argparse.SUPPRESS)  # of a process that compiles
     given = parser.parse_args()
     if given.out is None and given.device == "cpu":
         parser.error("--out: a rehearsal on the CPU needs a file of its own")

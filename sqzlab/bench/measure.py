@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -25,6 +26,7 @@ Told = Callable[[str, int, int], None]
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 COPY, MATMUL = "copy_bytes_per_s", "matmul_flops_per_s"
+LEAST_ROUNDS = 3  # of what was prepared
 WARM_STEPS = 2  # after the first, before one is timed: allocators settle
 
 
@@ -47,26 +49,29 @@ def open_outcome(rows: Sequence[Entry], settings: Settings) -> Outcome:
 def measure(outcome: Outcome, told: Told, deadline: float | None = None) -> None:
     """Fills the outcome, which is whole at every moment: an interruption leaves what was measured before it.
 
-    A row that fails says why, and the others go on. No round begins after `deadline`, of `time.monotonic`, and no row
-    is prepared once the rounds of those before it need the rest of the time.
+    A row that fails says why, and the others go on. After `deadline`, of `time.monotonic`, no round begins but the
+    first few, and no row is prepared once the rounds of those before it need the rest of the time.
     """
     settings, device = outcome.settings, torch.device(outcome.settings.device)
-    _set_numerics(settings)
-    outcome.about = _about()
+    set_numerics(settings)
     work = counted(settings, dict.fromkeys((row.entry.contender.backbone, row.entry.kind) for row in outcome.rows))
     ceilings, inputs = Ceilings(device, settings.precision), Inputs.of(settings)
+    outcome.about = _about()  # now that the device is in use, which names it
     # Dynamo keeps the graphs of all networks of a class in one place, and past its limit would run them uncompiled
     with dynamo.patch(recompile_limit=1000, accumulated_recompile_limit=1000, fail_on_recompile_limit_hit=True):
         steps: dict[Entry, Step] = {}
         round_s = 2 * TURN_S  # of the ceilings
+        longest_s = 0.0  # that a row took to prepare
         for number, row in enumerate(outcome.rows, start=1):
-            if _late(deadline, settings.rounds * round_s):
+            if _late(deadline, settings.rounds * round_s + longest_s):
                 row.failure = "no time was left to prepare it"
                 continue
             told(f"preparing {row.entry}", number, len(outcome.rows))
+            began = time.monotonic()
             round_s += _tried(row, _prepare, row, steps, settings, inputs) or 0.0
+            longest_s = max(longest_s, time.monotonic() - began)
         for number in range(settings.rounds):
-            if _late(deadline):
+            if _late(deadline) and (number >= LEAST_ROUNDS or not steps):
                 return
             told("round", number + 1, settings.rounds)
             _raise_bounds(outcome, ceilings, work)
@@ -116,7 +121,8 @@ def _tried(row: Row, action: Callable[Given, Result], *args: Given.args, **kwarg
     except Exception as error:
         row.failure = _told(error)
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # what the failed one took, for the others; its frames are gone only here
+        with suppress(RuntimeError):  # a GPU that no longer answers: every other row will say so
+            torch.cuda.empty_cache()  # what the failed one took, for the others; its frames are gone only here
     return None
 
 
@@ -131,8 +137,8 @@ def _late(deadline: float | None, needed_s: float = 0.0) -> bool:
     return deadline is not None and time.monotonic() + needed_s > deadline
 
 
-def _set_numerics(settings: Settings) -> None:
-    """As in training: no TF32, and on CUDA the fastest algorithm for each convolution."""
+def set_numerics(settings: Settings) -> None:
+    """As in training: no TF32, and on CUDA the fastest algorithm for each convolution. Part of a kernel's cache key."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     if settings.device == "cuda":

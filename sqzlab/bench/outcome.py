@@ -34,7 +34,8 @@ class Row:
 class Bound:
     """What the plain network of a backbone moves and computes an image, by one accounting of `traffic.py`.
 
-    A squeeze need cost nothing, so it is the bound of every network of this backbone.
+    In training a squeeze need cost nothing, so it is the bound of every network of this backbone; at inference a folded
+    block reads its maps once more than a plain one without a squeeze.
     """
 
     backbone: str

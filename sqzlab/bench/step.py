@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.optim import SGD
 
 from sqzlab.bench.plan import COMPILED, GRAPHS, TRAINING, Entry, Settings
-from sqzlab.networks.random_squeeze import set_random_keys
+from sqzlab.networks.random_squeeze import Places, set_random_keys
 
 Step = Callable[[], None]
 
@@ -47,9 +47,10 @@ def make_step(model: nn.Module, entry: Entry, settings: Settings, inputs: Inputs
         model = model.to(memory_format=torch.channels_last)
     model.train(entry.kind == TRAINING)
     called = _compiled(model, entry.mode)
+    places: Places | None = {} if entry.mode == GRAPHS else None
 
     def predict() -> Tensor:
-        set_random_keys(model, seed=0, split=0, epoch=0, image_index=inputs.index)
+        set_random_keys(model, seed=0, split=0, epoch=0, image_index=inputs.index, places=places)
         if entry.mode == GRAPHS:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         with torch.autocast(settings.device, torch.bfloat16, enabled=settings.precision == "bf16"):

@@ -8,6 +8,7 @@ forward pass that uses them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,8 @@ class UniformNoise(nn.Module):
         if values is None:
             self.draws += 1
             index = torch.arange(images, device=device)
-            return uniform(_image_keys(self.seed, _UNKEYED, self.draws, index), _channel_keys([self], device))
+            columns = _channel_keys([(self.block, self.channels)], device)
+            return uniform(_image_keys(self.seed, _UNKEYED, self.draws, index), columns)
         if values.shape != (images, self.channels):
             raise ValueError(
                 f"random keys were set for {len(values)} images, but this forward has {images}; "
@@ -76,7 +78,8 @@ class FrozenNoise(nn.Module):
 
     def draw(self, seed: int) -> None:
         image = torch.zeros(1, dtype=torch.int64)
-        values = uniform(_image_keys(seed, _FROZEN, 0, image), _channel_keys([self], image.device))[0]
+        columns = _channel_keys([(self.block, self.channels)], image.device)
+        values = uniform(_image_keys(seed, _FROZEN, 0, image), columns)[0]
         self.values.copy_(values)
 
     def forward(self, images: int) -> Tensor:
@@ -93,18 +96,32 @@ def seed_noise(model: nn.Module, seed: int) -> None:
         noise.draw(seed)
 
 
-def set_random_keys(model: nn.Module, *, seed: int, split: int, epoch: int, image_index: Tensor) -> None:
+Places = dict[tuple[int, int], Tensor]
+"""By split and block where a network's noise is written, always the same memory."""
+
+
+def set_random_keys(
+    model: nn.Module, *, seed: int, split: int, epoch: int, image_index: Tensor, places: Places | None = None
+) -> None:
     """Draws what every `random` squeeze of `model` will use in its next forward; nothing where there is none.
 
-    `split` tells data splits apart (from 0); `image_index` (N,) holds each image's place in its split.
+    `split` tells data splits apart (from 0); `image_index` (N,) holds each image's place in its split. `places`, empty
+    at first, are for networks that run as CUDA graphs: a tensor that is an attribute of a module is taken to stay
+    where it is, and elsewhere each step would record a graph.
     """
     sources = [source for source in number_sources(model) if source.in_use]
     if not sources:
         return
     device = next(model.parameters()).device
     images = _image_keys(seed, split, epoch, image_index.to(device, torch.int64))
-    values = uniform(images, _channel_keys(sources, device))  # (N, sum of C)
+    columns = _kept_channel_keys(tuple((source.block, source.channels) for source in sources), device)
+    values = uniform(images, columns)  # (N, sum of C)
     for source, part in zip(sources, torch.split(values, [s.channels for s in sources], dim=1), strict=True):
+        if places is not None:
+            key = split, source.block
+            if key not in places:
+                places[key] = torch.empty_like(part)
+            part = places[key].copy_(part)
         source.values = part
 
 
@@ -136,11 +153,17 @@ def _image_keys(seed: int, split: int, epoch: int, image_index: Tensor) -> Tenso
     return _fold(key, image_index)  # (N,)
 
 
-def _channel_keys(sources: Sequence[UniformNoise | FrozenNoise], device: torch.device) -> Tensor:
-    """(sum of C,) keys of every channel of every source."""
-    blocks = torch.cat([torch.full((source.channels,), source.block, device=device) for source in sources])
-    channels = torch.cat([torch.arange(source.channels, device=device) for source in sources])
-    return _fold(_fold(torch.tensor(-1), blocks), channels)
+def _channel_keys(sources: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
+    """(sum of C,) keys of every channel of sources (block, C)."""
+    blocks = torch.cat([torch.full((channels,), block, device=device) for block, channels in sources])
+    channel = torch.cat([torch.arange(channels, device=device) for _, channels in sources])
+    return _fold(_fold(torch.tensor(-1), blocks), channel)
+
+
+@lru_cache(maxsize=8)
+def _kept_channel_keys(sources: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+    """They never change, and on a GPU are some sixty short kernels a step."""
+    return _channel_keys(sources, device)
 
 
 def _fold(key: Tensor, part: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -79,3 +81,21 @@ def test_a_block_is_judged_by_counters_and_else_by_an_estimate_that_says_so() ->
     estimated = {name: {"inductor_bytes": block["inductor_bytes"]} for name, block in measured.items()}
     told = [next(gpu._block_goals(blocks)) for blocks in (measured, estimated)]
     assert [(goal["met"], "ESTIMATE" in goal["goal"]) for goal in told] == [(False, False), (True, True)]
+
+
+def test_counters_that_cannot_be_read_are_no_bytes() -> None:
+    assert gpu_block.dram_bytes(RAW.replace('"24"', '"n/a"')) == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("import sys; sys.exit('a\\nlast words')", {"failure": "last words"}),
+        ("import os; os.abort()", {"failure": "ended with -6"}),
+        ('print(\'{"step_s": 2}\'); print(\'{"step_s": 2, "dram\'); raise SystemExit(1)', {"step_s": 2}),
+    ],
+)
+def test_a_block_that_fails_leaves_what_it_had_measured_and_its_last_words(code: str, told: dict[str, object]) -> None:
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe, text=True)
+    assert gpu._block_said("gap", process, time.monotonic() + 30) == {"form": "folded", **told}
