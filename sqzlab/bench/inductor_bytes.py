@@ -55,19 +55,23 @@ class Passes(NamedTuple):
     rest: float
 
 
-def block_passes(squeeze: str, channels: int, size: int, dtype: torch.dtype, *, fold: bool, images: int) -> Passes:
+def block_passes(
+    squeeze: str, channels: int, size: int, dtype: torch.dtype, *, fold: bool, images: int, training: bool = True
+) -> Passes:
     """What a 1x1 convolution of 16 channels, BatchNorm, squeeze and gate, addition and ReLU move, maps size x size.
 
-    `squeeze` is one of `networks.squeezes` or "none". The input is in channels_last; a half type comes by autocast.
+    Forward and backward or, not `training`, forward alone with running statistics. `squeeze` is one of
+    `networks.squeezes` or "none". The input is in channels_last; a half type comes by autocast.
     """
-    block = _Block(squeeze, channels, size, fold=fold).to(memory_format=torch.channels_last)
+    block = _Block(squeeze, channels, size, fold=fold).to(memory_format=torch.channels_last).train(training)
     inputs = [
         torch.zeros(images, c, size, size, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
         for c in (16, channels)
     ]
     if squeeze == "random":
         inputs.append(torch.rand(images, channels))
-    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+    mixed = torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)
+    with torch.set_grad_enabled(training), mixed:
         moved = bytes_moved(block, *inputs)
     full = images * channels * size * size
     one = full * dtype.itemsize
