@@ -45,7 +45,10 @@ def folded(y: Tensor, norm: _BatchNorm, se: nn.Module | None, shortcut: Tensor |
     """
     assert folds(se)
     block = se if isinstance(se, SEBlock) else None
-    sums = None if block is None else block.squeeze.sums
+    sums = None
+    if block is not None and block.squeeze.sums is not None:
+        block.squeeze.check(y)
+        sums = block.squeeze.sums_of(y)
     found = None
     if norm.training or sums is not None:
         found = moments(y, sums or Sums(), norm.weight.detach().sign())
@@ -57,7 +60,6 @@ def folded(y: Tensor, norm: _BatchNorm, se: nn.Module | None, shortcut: Tensor |
         z = block.squeeze(y[:, :, :1, :1])
     else:
         assert found is not None
-        block.squeeze.check(y)
         with without_autocast(y):
             z = block.squeeze.of_moments(found.scaled(scale, mean, norm.bias))  # (N, C)
     gate = block.excitation(z.to(block.excitation.fc1.weight.dtype)).to(scale.dtype)  # (N, C)

@@ -2,8 +2,8 @@
 
 Contract: statistics are float32 whatever the input's half type and whether or not autocast is on; float64 stays
 float64. Every operator is built as `SQUEEZES[name](channels, size, last_size)`, where maps are size x size here and
-last_size x last_size in the network's last stage. In the standard placement the input is the output of a residual
-branch's last BatchNorm: signed, before the addition.
+last_size x last_size in the network's last stage. It takes maps of other sizes, too, where its class says nothing else.
+In the standard placement the input is the output of a residual branch's last BatchNorm: signed, before the addition.
 """
 
 from __future__ import annotations
@@ -173,7 +173,8 @@ class Dct(Squeeze):
         self.register_buffer("group", torch.arange(channels) * 16 // channels, persistent=False)
 
     def statistic(self, x: Tensor) -> Tensor:
-        _check_size(self, x, self.size)
+        if x.shape[2:] != (self.size, self.size):
+            raise ValueError(f"Dct was built for maps of {self.size}x{self.size}, not {_shown(x)}")
         basis = self.basis.to(x.dtype)[self.group]  # (C, H, W)
         return (x * basis).sum(dim=(2, 3))  # (N, C)
 
@@ -250,11 +251,12 @@ class SpatialPyramid(Squeeze):
     """Means over 1x1, 2x2 and 4x4 cells, each level fused depthwise, summed, BatchNorm, ReLU.
 
     doi:10.1016/j.patcog.2021.108159, as in megvii-research/RG-SENet_SP-SENet: cells as adaptive pooling makes them,
-    which overlap where 2 or 4 does not divide the size. Raises ValueError on maps of a size it was not built for.
+    which overlap where 2 or 4 does not divide the size. Raises ValueError on maps that are not square, or of less than
+    4x4.
     """
 
     passes = 3
-
+    sums = Sums(grids=(2, 4))
     cells: Tensor
 
     def __init__(self, channels: int, size: int, last_size: int) -> None:
@@ -262,16 +264,20 @@ class SpatialPyramid(Squeeze):
         self.size = size
         self.fusions = nn.ModuleList(Fusion(channels, grid, bias=True) for grid in (1, 2, 4))
         self.norm = nn.BatchNorm1d(channels)
-        self.sums = Sums(grids=(2, 4) if size % 4 else (4,))
         if size % 4:
             self.register_buffer("cells", _cells(size), persistent=False)
 
     def check(self, x: Tensor) -> None:
-        _check_size(self, x, self.size)
+        _check_square(self, x)
+        if x.shape[2] < 4:
+            raise ValueError(f"a grid of 4x4 cells would repeat pixels of maps of {_shown(x)}")
+
+    def sums_of(self, x: Tensor) -> Sums:
+        return Sums(grids=(2, 4) if x.shape[2] % 4 else (4,))
 
     def statistic(self, x: Tensor) -> Tensor:
         self.check(x)
-        return self._fused(self._levels(x) if self.size % 4 else self._nested_levels(x))
+        return self._fused(self._levels(x) if x.shape[2] % 4 else self._nested_levels(x))
 
     def _fused(self, levels: tuple[Tensor, ...]) -> Tensor:
         """(N, C, 1, 1), (N, C, 2, 2) and (N, C, 4, 4) -> (N, C)."""
@@ -280,13 +286,14 @@ class SpatialPyramid(Squeeze):
 
     def _nested_levels(self, x: Tensor) -> tuple[Tensor, ...]:
         """Where 4 divides the size, a coarse cell is the mean of four fine ones."""
-        fine = F.avg_pool2d(x, self.size // 4)
+        fine = F.avg_pool2d(x, x.shape[2] // 4)
         middle = F.avg_pool2d(fine, 2)
         return F.avg_pool2d(middle, 2), middle, fine
 
     def _levels(self, x: Tensor) -> tuple[Tensor, ...]:
         """By matrix, because the backward of adaptive_avg_pool2d is not deterministic on CUDA."""
-        cells = self.cells.to(x.dtype)  # 0 and 1: exact in any type
+        cells = self.cells if x.shape[2] == self.size else _cells(x.shape[2], x.device)
+        cells = cells.to(x.dtype)  # 0 and 1: exact in any type
         means = torch.bmm(x.flatten(2), cells.expand(len(x), -1, -1)) / cells.sum(dim=0)  # (N, C, 21)
         one, two, four = torch.split(means, [1, 4, 16], dim=2)
         return one.reshape(*one.shape[:2], 1, 1), two.reshape(*two.shape[:2], 2, 2), four.reshape(*four.shape[:2], 4, 4)
@@ -301,7 +308,8 @@ class ResolutionGuided(Squeeze):
     """Means over windows of the last stage's size, fused depthwise, BatchNorm, ReLU; in the last stage ReLU(mean).
 
     doi:10.1016/j.patcog.2021.108159, as in megvii-research/RG-SENet_SP-SENet: windows of 7x7 at 224 pixels, so grids
-    of 8x8, 4x4, 2x2 and a last stage without fusion. Raises ValueError on maps that the windows do not tile.
+    of 8x8, 4x4, 2x2 and a last stage without fusion. On maps of another size the grid stays and the windows follow, as
+    they have at 160 or 192 pixels. Raises ValueError on maps that are not square, or that the grid does not divide.
     """
 
     passes = 1
@@ -311,23 +319,25 @@ class ResolutionGuided(Squeeze):
         grid, rest = divmod(size, last_size)
         if rest:
             raise ValueError(f"windows of {last_size}x{last_size} do not tile maps of {size}x{size}")
-        self.size, self.window = size, last_size
+        self.grid = grid
         self.fusion = nn.Identity() if grid == 1 else Fusion(channels, grid, bias=False)
         self.norm = nn.Identity() if grid == 1 else nn.BatchNorm1d(channels)
         self.sums = Sums(grids=() if grid == 1 else (grid,))
 
     def check(self, x: Tensor) -> None:
-        _check_size(self, x, self.size)
+        _check_square(self, x)
+        if x.shape[2] % self.grid:
+            raise ValueError(f"a grid of {self.grid}x{self.grid} windows does not divide maps of {_shown(x)}")
 
     def statistic(self, x: Tensor) -> Tensor:
         self.check(x)
-        if self.size == self.window:
+        if self.grid == 1:
             return F.relu(x.mean(dim=(2, 3)))
-        windows = F.avg_pool2d(x, self.window)  # (N, C, grid, grid)
+        windows = F.avg_pool2d(x, x.shape[2] // self.grid)  # (N, C, grid, grid)
         return F.relu(self.norm(self.fusion(windows)))  # (N, C)
 
     def of_moments(self, moments: Moments) -> Tensor:
-        if self.size == self.window:
+        if self.grid == 1:
             return F.relu(moments.mean)
         return F.relu(self.norm(self.fusion(moments.cells[0])))
 
@@ -354,16 +364,16 @@ SQUEEZES: dict[str, type[Squeeze]] = {
 # ---- cells and frequencies ---------------------------------------------------------------------
 
 
-def _cells(size: int) -> Tensor:
+def _cells(size: int, device: torch.device | None = None) -> Tensor:
     """Which pixels are in the pyramid's 21 cells, (size * size, 21) of 0 and 1.
 
     Cell i of k holds rows (and columns) from floor(i * size / k) up to, not including, ceil((i + 1) * size / k).
     """
     columns = []
+    places = torch.arange(size, device=device)
     for grid in (1, 2, 4):
-        rows = torch.zeros(grid, size)
-        for i in range(grid):
-            rows[i, i * size // grid : -(-(i + 1) * size // grid)] = 1
+        i = torch.arange(grid, device=device)[:, None]
+        rows = ((places >= i * size // grid) & (places < -(-(i + 1) * size // grid))).float()  # (grid, size)
         columns.append(torch.einsum("ih,jw->hwij", rows, rows).reshape(size * size, grid * grid))
     return torch.cat(columns, dim=1)
 
@@ -384,7 +394,10 @@ def _cosines(size: int) -> Tensor:
     return torch.einsum("kh,kw->khw", waves[:, 0], waves[:, 1])
 
 
-def _check_size(squeeze: Squeeze, x: Tensor, size: int) -> None:
-    if x.shape[2:] != (size, size):
-        maps = "x".join(map(str, x.shape[2:]))
-        raise ValueError(f"{type(squeeze).__name__} was built for maps of {size}x{size}, not {maps}")
+def _check_square(squeeze: Squeeze, x: Tensor) -> None:
+    if x.shape[2] != x.shape[3]:
+        raise ValueError(f"{type(squeeze).__name__} is defined on square maps only, not on maps of {_shown(x)}")
+
+
+def _shown(x: Tensor) -> str:
+    return f"{x.shape[2]}x{x.shape[3]}"

@@ -31,7 +31,11 @@ class Squeeze(nn.Module, ABC):
         return in_float32(self.statistic, x)
 
     def check(self, x: Tensor) -> None:
-        """Raises ValueError where maps are not of the size that it was built for, if it was for one."""
+        """Raises ValueError where it is not defined on maps of this size."""
+
+    def sums_of(self, x: Tensor) -> Sums | None:
+        """What `of_moments` reads of maps of this size."""
+        return self.sums
 
     def of_moments(self, moments: Moments) -> Tensor:
         """The statistic, (N, C), from its maps' moments; for squeezes that have `sums`."""

@@ -165,11 +165,37 @@ def test_maps_of_one_pixel_have_no_deviation_in_either_form(squeeze: str) -> Non
             outcome(ends(squeeze, 16, 1, 1), maps(4, 16, 1, 1), None, fold=form)
 
 
-@pytest.mark.parametrize("form", [False, True])
+OTHER_SIZES = [(56, 40), (28, 24), (14, 10), (14, 12), (7, 5), (7, 6), (7, 8)]
+"""Built for maps of the first size, where the last stage has 7: what images of 160, 192 and 256 pixels give."""
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("built", "size"), OTHER_SIZES)
 @pytest.mark.parametrize("squeeze", ["SP", "RG"])
-def test_maps_of_another_size_are_refused_in_either_form(squeeze: str, form: bool) -> None:
-    with pytest.raises(ValueError, match="was built for maps of 14x14, not 28x28"):
-        outcome(ends(squeeze, 16, 14, 7), maps(4, 16, 28, 28), None, fold=form)
+def test_both_forms_are_equal_at_another_size_than_the_built_one(
+    squeeze: str, built: int, size: int, training: bool
+) -> None:
+    end = ends(squeeze, 16, built, 7).train(training)
+    y, shortcut = maps(6, 16, size, size), maps(6, 16, size, size, seed=1)
+    plain, fold = (outcome(end, y, shortcut, fold=form) for form in (False, True))
+    assert distance(fold, plain) < 1e-12
+
+
+@pytest.mark.parametrize("form", [False, True])
+@pytest.mark.parametrize(
+    ("squeeze", "shape", "why"),
+    [
+        ("SP", (14, 28), "SpatialPyramid is defined on square maps only, not on maps of 14x28"),
+        ("RG", (14, 28), "ResolutionGuided is defined on square maps only, not on maps of 14x28"),
+        ("SP", (3, 3), "a grid of 4x4 cells would repeat pixels of maps of 3x3"),
+        ("RG", (15, 15), "a grid of 2x2 windows does not divide maps of 15x15"),
+    ],
+)
+def test_maps_that_the_grids_do_not_fit_are_refused_in_either_form(
+    squeeze: str, shape: tuple[int, int], why: str, form: bool
+) -> None:
+    with pytest.raises(ValueError, match=why):
+        outcome(ends(squeeze, 16, 14, 7), maps(4, 16, *shape), None, fold=form)
 
 
 def test_what_does_not_fold_is_no_argument() -> None:
