@@ -21,6 +21,7 @@ COMMANDS = {
     "excitation": "record and draw the gates of a network's blocks (SENet, section 7.2)",
     "cost": "parameters and multiply-accumulates, beside the published ones",
     "bench": "speed of networks side by side, and of what the machine allows",
+    "prepare": "resize a data set's images once, into files that all processes share",
     "import": "turn another project's checkpoint into one of ours",
     "export": "write a network's weights as safetensors or for timm",
 }

@@ -32,11 +32,13 @@ class ArraySource(Source):
         self.classes, self.mean, self.std, self.shift, self.flip = classes, mean, std, shift, flip
         self.train_labels, self.val_labels = torch.from_numpy(train[1]), torch.from_numpy(val[1])
         self._val = val[0]
+        self.image_size = train[0].shape[3]
         margin = (shift, shift)
         padded = np.pad(train[0], ((0, 0), (0, 0), margin, margin))
         self._windows = sliding_window_view(padded, train[0].shape[2:], axis=(2, 3))  # (n, C, shifts, shifts, H, W)
 
-    def train_batch(self, seed: int, epoch: int, index: NDArray[np.int64]) -> Tensor:
+    def train_batch(self, seed: int, epoch: int, index: NDArray[np.int64], size: int) -> Tensor:
+        assert size == self.image_size
         words = image_words(seed, epoch, len(self.train_labels))[index]  # (N, 4)
         top, left = (words[:, :2] % np.uint64(2 * self.shift + 1)).astype(np.int64).T
         images = self._windows[index, :, top, left]  # (N, C, H, W)

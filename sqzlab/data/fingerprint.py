@@ -31,12 +31,22 @@ Counts = tuple[int, int, int]
 _SETTLED_NS = 2_000_000_000  # a folder changed later than this may change again within one tick of its clock
 
 
-def count(name: str, root: str | None, train_list: str | None = None, val_list: str | None = None) -> Counts:
+def count(
+    name: str,
+    root: str | None,
+    train_list: str | None = None,
+    val_list: str | None = None,
+    store: str | None = None,
+    image_size: int | None = None,
+) -> Counts:
     """Classes, training images and validation images of the data set `name`; the lists are those of `imagelist`.
 
-    Raises UnavailableError where the data set is not there or not usable, and ConfigError for the lines at fault of a
-    list.
+    With `store` they are those of the prepared stores in that folder, which must have crops of `image_size`; nothing
+    else is looked at. Raises UnavailableError where the data set is not there or not usable, and ConfigError for the
+    lines at fault of a list.
     """
+    if store is not None:
+        return _count_store(name, store, image_size)
     if name in ARCHIVE_FOLDERS:
         archive_folder(name, root)
     if name == "imagelist":
@@ -45,8 +55,10 @@ def count(name: str, root: str | None, train_list: str | None = None, val_list: 
     return embedded or _count_class_folders(name, data_folder(name, root))
 
 
-def digests(train_list: str | None, val_list: str | None, pretrained: str | None) -> dict[str, str]:
-    """`data.lists_digest` where lists are named and `train.pretrained_digest` where weights are.
+def digests(
+    train_list: str | None, val_list: str | None, pretrained: str | None, store: str | None = None
+) -> dict[str, str]:
+    """`data.lists_digest`, `train.pretrained_digest` and `data.store_digest` where lists, weights and stores are named.
 
     Raises as `count` does.
     """
@@ -55,6 +67,10 @@ def digests(train_list: str | None, val_list: str | None, pretrained: str | None
         found["data.lists_digest"] = _count_lists(None, train_list, val_list)[1]
     if pretrained:
         found["train.pretrained_digest"] = pretrained_digest(pretrained)
+    if store:
+        from sqzlab.data.store.reader import digest_of, read_headers  # numpy, which most plans do without
+
+        found["data.store_digest"] = digest_of(*read_headers(store))
     return found
 
 
@@ -77,6 +93,25 @@ def archive_folder(name: str, root: str | None) -> Path:
             "(nothing is downloaded)"
         )
     return folder
+
+
+def _count_store(name: str, folder: str, image_size: int | None) -> Counts:
+    from sqzlab.data.store.reader import check_crop, read_headers, store_path  # numpy, as above
+
+    train, val = read_headers(folder)
+    for header in (train, val):
+        if header.data != name:
+            raise UnavailableError(
+                f"stores in {folder!r} were prepared from data set {header.data!r}, not {name!r}; valid: data.name "
+                f"{header.data!r}, or the folder of other stores"
+            )
+    if name == "imagenet" and train.classes != IMAGENET_CLASSES:
+        raise UnavailableError(
+            f"data set 'imagenet': stores in {folder!r} have {train.classes} classes; valid: {IMAGENET_CLASSES}"
+        )
+    if image_size is not None:
+        check_crop(store_path(folder, "val"), val, image_size)
+    return train.classes, train.images, val.images
 
 
 def _count_class_folders(name: str, folder: Path) -> Counts:

@@ -23,16 +23,16 @@ class GeneratedSource(Source):
         self.classes, train, val = counts
         self.train_labels = torch.arange(train) % self.classes
         self.val_labels = torch.arange(val) % self.classes
-        self.shape = (3, image_size, image_size)
+        self.image_size = image_size
 
-    def train_batch(self, seed: int, epoch: int, index: NDArray[np.int64]) -> Tensor:
-        return self._noise(index)
+    def train_batch(self, seed: int, epoch: int, index: NDArray[np.int64], size: int) -> Tensor:
+        return self._noise(index, size)
 
     def val_batch(self, index: NDArray[np.int64]) -> Tensor:
-        return self._noise(index + len(self.train_labels))
+        return self._noise(index + len(self.train_labels), self.image_size)
 
-    def _noise(self, keys: NDArray[np.int64]) -> Tensor:
-        pixels = np.prod(self.shape)
+    def _noise(self, keys: NDArray[np.int64], size: int) -> Tensor:
+        pixels = 3 * size * size
         words = [image_rng(0, 0, int(key)).bit_generator.random_raw(-(-pixels // 8)) for key in keys]
         noise = np.stack(words).view(np.uint8)[:, :pixels]
-        return torch.from_numpy(noise.reshape(-1, *self.shape))
+        return torch.from_numpy(noise.reshape(-1, 3, size, size))

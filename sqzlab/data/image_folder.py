@@ -2,7 +2,9 @@
 
 Training: a random part of 8 to 100 % of the area with an aspect of 3/4 to 4/3, resized, flipped half of the time.
 Validation: the short side resized to 256/224 of the crop's, then the centre. Both bilinear with antialiasing on
-uint8. Files are decoded by Pillow and converted to RGB, as torchvision's default loader does.
+uint8. Files are decoded by Pillow and converted to RGB, as torchvision's default loader does: what a file holds
+decides, not its name, and pixels stay as they are stored where a camera noted that it was turned (EXIF). Tier `jpeg`
+decodes JPEG files by torchvision and all others by Pillow.
 Differs: 16 bits a channel become 8 by their upper half, where Pillow's conversion makes 255 of all above it.
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +23,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sqzlab.data.class_folders import class_names, data_folder, image_names
+from sqzlab.data.crop_boxes import drawn_boxes, train_draws
+from sqzlab.data.crop_pixels import blank, crop
 from sqzlab.data.image_list import ImageList, check_files, read_lists
-from sqzlab.data.order import image_rng
 from sqzlab.data.source import IMAGENET_MEAN, IMAGENET_STD, Source
 from sqzlab.errors import UnavailableError
 
-AREA = (0.08, 1.0)
-ASPECT = (3 / 4, 4 / 3)
-TRIES = 10
+AT_ONCE = 8
+"""Images that are decoded before their parts are drawn: one at a time takes longer, many do not stay in the cache."""
 
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error)
 """What Pillow's decoders raise on broken files."""
@@ -53,36 +56,40 @@ class FileSource(Source):
 
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     in_processes = True
-    folder: Path
-    image_size: int
     train_paths: Paths
     val_paths: Paths
 
-    def train_batch(self, seed: int, epoch: int, index: NDArray[np.int64]) -> Tensor:
-        return torch.stack([self._train_image(seed, epoch, int(i)) for i in index])
+    def __init__(self, folder: Path, image_size: int, tier: str) -> None:
+        self.folder, self.image_size = folder, image_size
+        self._decoder = decoder(tier)
+
+    def train_batch(self, seed: int, epoch: int, index: NDArray[np.int64], size: int) -> Tensor:
+        draws, made = train_draws(seed, epoch, index), blank(len(index), size)
+        for start in range(0, len(index), AT_ONCE):
+            some = slice(start, start + AT_ONCE)
+            images = [self._decode(self.train_paths[i]) for i in index[some].tolist()]
+            boxes = drawn_boxes(draws[some], np.array([image.shape[1:] for image in images]))
+            crop(images, boxes, made[some])
+        return made
 
     def val_batch(self, index: NDArray[np.int64]) -> Tensor:
-        return torch.stack([val_crop(self._decode(self.val_paths[int(i)]), self.image_size) for i in index])
+        made = blank(len(index), self.image_size)
+        for place, i in enumerate(index.tolist()):
+            made[place] = val_crop(self._decode(self.val_paths[i]), self.image_size)
+        return made
 
     def val_names(self) -> list[str]:
         return [self.val_paths[index] for index in range(len(self.val_paths))]
 
-    def _train_image(self, seed: int, epoch: int, index: int) -> Tensor:
-        image = self._decode(self.train_paths[index])
-        rng = image_rng(seed, epoch, index)
-        top, left, height, width = random_part(rng, image.shape[1], image.shape[2])
-        image = resize(image[:, top : top + height, left : left + width], self.image_size, self.image_size)
-        return image.flip(2) if rng.random() < 0.5 else image
-
     def _decode(self, path: str) -> Tensor:
-        return decode(self.folder / path)
+        return self._decoder(self.folder / path)
 
 
 class FolderSource(FileSource):
     """`root/train/<class>/<image>` and `root/val/<class>/<image>`."""
 
-    def __init__(self, name: str, root: str | None, image_size: int) -> None:
-        self.folder, self.image_size = data_folder(name, root), image_size
+    def __init__(self, name: str, root: str | None, image_size: int, *, tier: str = "pil") -> None:
+        super().__init__(data_folder(name, root), image_size, tier)
         classes = class_names(name, self.folder)
         self.classes = len(classes)
         self.train_paths, self.train_labels = _listed(name, self.folder, "train", classes)
@@ -96,9 +103,16 @@ class ListSource(FileSource):
     """
 
     def __init__(
-        self, root: str | None, train_list: str | None, val_list: str | None, image_size: int, digest: str | None
+        self,
+        root: str | None,
+        train_list: str | None,
+        val_list: str | None,
+        image_size: int,
+        digest: str | None,
+        *,
+        tier: str = "pil",
     ) -> None:
-        self.folder, self.image_size = data_folder("imagelist", root), image_size
+        super().__init__(data_folder("imagelist", root), image_size, tier)
         lists = read_lists(train_list, val_list)
         if lists.digest != digest:
             raise UnavailableError(
@@ -109,6 +123,15 @@ class ListSource(FileSource):
         self.classes = lists.classes
         self.train_paths, self.train_labels = _of_list(lists.train)
         self.val_paths, self.val_labels = _of_list(lists.val)
+
+
+def decoder(tier: str) -> Callable[[Path], Tensor]:
+    """What makes uint8 (3, H, W), channels last in memory, of a file; it raises UnavailableError, naming the file."""
+    if tier == "jpeg":
+        from sqzlab.data.jpeg import decode_jpeg_file
+
+        return decode_jpeg_file
+    return decode
 
 
 def decode(file: Path) -> Tensor:
@@ -134,23 +157,6 @@ def in_colour(image: Image.Image) -> Image.Image:
 
 _SIXTEEN = ("PNG", "PPM")
 """Formats whose 16-bit grey images Pillow opens, or once opened, with 32 bits."""
-
-
-def random_part(rng: np.random.Generator, height: int, width: int) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of the part to keep, distributed as in torchvision's RandomResizedCrop."""
-    area, aspect = rng.random((2, TRIES))
-    area = height * width * (AREA[0] + (AREA[1] - AREA[0]) * area)
-    aspect = np.exp(np.log(ASPECT[0]) + np.log(ASPECT[1] / ASPECT[0]) * aspect)
-    widths, heights = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
-    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
-    down, right = rng.random(2)
-    if fits.any():
-        first = int(fits.argmax())
-        h, w = int(heights[first]), int(widths[first])
-        return int(down * (height - h + 1)), int(right * (width - w + 1)), h, w
-    h = min(height, round(width / ASPECT[0]))  # none fits: the largest centred part of an allowed aspect
-    w = min(width, round(height * ASPECT[1]))
-    return (height - h) // 2, (width - w) // 2, h, w
 
 
 def val_crop(image: Tensor, size: int) -> Tensor:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import weakref
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,17 +17,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from sqzlab.catalog import STORED
 from sqzlab.config import DataConfig
+from sqzlab.data.ahead import AHEAD, made_ahead
+from sqzlab.data.augment import trivial_augment
 from sqzlab.data.cifar import open_cifar
+from sqzlab.data.crop_pixels import sent
 from sqzlab.data.digits import open_digits
 from sqzlab.data.generated import GeneratedSource
 from sqzlab.data.image_folder import FolderSource, ListSource
 from sqzlab.data.order import permutation
 from sqzlab.data.source import Source, Statistic
+from sqzlab.data.store.device import DeviceSource
+from sqzlab.data.store.source import open_store
 from sqzlab.data.workers import made_in_processes
 from sqzlab.errors import UnavailableError
 
 Index = NDArray[np.int64]
+
+READ_AHEAD = 4
+"""Batches whose images a store asks the disk for before they are made on a device."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +65,16 @@ def open_data(
     val_batch_size: int | None = None,
     rank: int = 0,
     world_size: int = 1,
+    device: torch.device | None = None,
+    trivial_augment: bool = False,
 ) -> Data:
     """The data set that `config` names. Validation batches are as large as training batches where not said otherwise.
 
-    Of `world_size` processes that share every batch, that of number `rank` gets its part. Raises UnavailableError
-    where the data set is not there, or holds other counts than the run was planned with.
+    Of `world_size` processes that share every batch, that of number `rank` gets its part. A store's batches are made on
+    `device` where that is a GPU, a resident store's on any. Raises UnavailableError where the data set is not there,
+    or is not the one that the run was planned with.
     """
-    source = SOURCES[config.name](config)
+    source = _of_store(config, device) if config.tier in STORED else SOURCES[config.name](config)
     found = (source.classes, len(source.train_labels), len(source.val_labels))
     planned = (config.classes, config.train_images, config.val_images)
     if found != planned:
@@ -68,7 +82,8 @@ def open_data(
             f"data set {config.name!r} has {_told(found)}, but the run was planned with {_told(planned)}"
         )
     workers = config.workers if source.in_processes else 0
-    return Data(source, seed, batch_size, val_batch_size or batch_size, workers, rank, world_size)
+    of_both = batch_size, val_batch_size or batch_size
+    return Data(source, seed, *of_both, workers, rank, world_size, trivial_augment=trivial_augment)
 
 
 class Data:
@@ -87,12 +102,17 @@ class Data:
         workers: int,
         rank: int = 0,
         world_size: int = 1,
+        *,
+        trivial_augment: bool = False,
     ) -> None:
-        self._source, self._seed, self._workers = source, seed, workers
+        self._source, self._seed, self._workers, self._augment = source, seed, workers, trivial_augment
         self._rank, self._world_size = rank, world_size
         self._batch_size, self._val_batch_size = batch_size, val_batch_size
+        device = source.device
+        # one for all epochs: the allocator keeps what it has freed for the stream that it was made on
+        self._stream = torch.cuda.Stream(device) if device is not None and device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._running: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
-        self.classes = source.classes
+        self.classes, self.image_size = source.classes, source.image_size
         self.train_images, self.val_images = len(source.train_labels), len(source.val_labels)
         self.steps_per_epoch = self.train_images // batch_size
         self.val_steps = -(-self.val_images // val_batch_size)
@@ -101,15 +121,19 @@ class Data:
         self.std: Statistic = source.std
         self.order_hash = order_hash(source.val_names(), source.val_labels)
 
-    def train_batches(self, epoch: int, start: int = 0, *, pinned: bool = False) -> Iterator[Batch]:
+    def train_batches(
+        self, epoch: int, start: int = 0, *, pinned: bool = False, size: int | None = None
+    ) -> Iterator[Batch]:
         """This process's part of one epoch's full batches, from number `start` on; no image before it is decoded.
 
-        `pinned` batches are in page-locked memory, where loader processes make them by a thread of its own.
+        `pinned` batches are in page-locked memory, where loader processes make them by a thread of its own; those of a
+        store on a GPU are there already. Crops have a side of `size` pixels, `image_size` if absent.
         """
         order = permutation(self._seed, epoch, self.train_images)
-        size = self._batch_size
-        index = [self._part(order[step * size : (step + 1) * size]) for step in range(start, self.steps_per_epoch)]
-        return self._batches(partial(_train_batch, self._source, self._seed, epoch), index, pinned)
+        n = self._batch_size
+        index = [self._part(order[step * n : (step + 1) * n]) for step in range(start, self.steps_per_epoch)]
+        make = partial(_train_batch, self._source, self._seed, epoch, size or self.image_size, self._augment)
+        return self._batches(make, index, pinned, self._source.prefetch)
 
     def val_batches(self, *, pinned: bool = False) -> Iterator[Batch]:
         """Over all processes every validation image once, in a fixed order; the last of `val_steps` may be short.
@@ -121,7 +145,7 @@ class Data:
         return self._batches(partial(_val_batch, self._source), [part for part in index if len(part)], pinned)
 
     def close(self) -> None:
-        """Ends the worker processes of every iterator that is still running."""
+        """Ends the worker processes and threads of every iterator that is still running."""
         for batches in list(self._running):
             batches.close()
 
@@ -129,23 +153,80 @@ class Data:
         first, end = (len(index) * rank // self._world_size for rank in (self._rank, self._rank + 1))
         return index[first:end]
 
-    def _batches(self, make: Callable[[Index], Batch], index: Sequence[Index], pinned: bool) -> Iterator[Batch]:
-        if not self._workers or not index:
+    def _batches(
+        self,
+        make: Callable[[Index], Batch],
+        index: Sequence[Index],
+        pinned: bool,
+        soon: Callable[[Index], None] = lambda index: None,
+    ) -> Iterator[Batch]:
+        if self._stream is not None:
+            batches = _made_on(self._stream, _announced(make, index, soon), range(len(index)))
+        elif self._source.device is not None:
+            batches = made_ahead(_announced(make, index, soon), range(len(index)))
+        elif self._workers and index:
+            batches = made_in_processes(make, index, self._workers, pinned=pinned)
+        else:
             made = map(make, index)
             return map(Batch.pin_memory, made) if pinned else made
-        batches = made_in_processes(make, index, self._workers, pinned=pinned)
         self._running.add(batches)
         return batches
 
 
-def _train_batch(source: Source, seed: int, epoch: int, index: Index) -> Batch:
+def _train_batch(source: Source, seed: int, epoch: int, size: int, augment: bool, index: Index) -> Batch:
     at = torch.from_numpy(index)
-    return Batch(source.train_batch(seed, epoch, index), source.train_labels[at], at)
+    images = source.train_batch(seed, epoch, index, size)
+    images = trivial_augment(images, seed, epoch, index) if augment else images
+    return Batch(images, source.train_labels[at], at)
 
 
 def _val_batch(source: Source, index: Index) -> Batch:
     at = torch.from_numpy(index)
     return Batch(source.val_batch(index), source.val_labels[at], at)
+
+
+def _announced(
+    make: Callable[[Index], Batch], index: Sequence[Index], soon: Callable[[Index], None]
+) -> Callable[[int], Batch]:
+    """`make` by the number of a batch, which first tells `soon` of the batch that is made READ_AHEAD later."""
+
+    def made(number: int) -> Batch:
+        later = number + READ_AHEAD
+        for part in index[later if number else 1 : later + 1]:
+            soon(part)
+        return make(index[number])
+
+    return made
+
+
+def _made_on(stream: torch.cuda.Stream, make: Callable[[int], Batch], numbers: Sequence[int]) -> Generator[Batch]:
+    """Batches of a source whose images are on a GPU, made there on `stream` by a thread, beside the training step."""
+    device = stream.device
+
+    def made(number: int) -> tuple[Batch, torch.cuda.Event]:
+        with torch.cuda.device(device), torch.cuda.stream(stream):  # a thread begins on GPU 0
+            batch = make(number)
+            batch = Batch(batch.images, sent(batch.labels, device), batch.index.pin_memory())  # the host draws by it
+            return batch, stream.record_event()
+
+    steps: deque[torch.cuda.Event] = deque()
+    with closing(made_ahead(made, numbers)) as ahead:
+        for batch, done in ahead:
+            if len(steps) > AHEAD:  # a host far ahead of its GPU would fill its memory with batches
+                steps.popleft().synchronize()
+            using = torch.cuda.current_stream(device)
+            using.wait_event(done)
+            for tensor in (batch.images, batch.labels):
+                tensor.record_stream(using)
+            yield batch
+            steps.append(using.record_event(torch.cuda.Event(blocking=True)))  # type: ignore[no-untyped-call]
+
+
+def _of_store(config: DataConfig, device: torch.device | None) -> Source:
+    source, resident = open_store(config), config.tier == "resident"
+    if resident or (device is not None and device.type == "cuda"):
+        return DeviceSource(source, device or torch.device("cpu"), resident=resident, threads=config.workers)
+    return source
 
 
 def order_hash(names: Sequence[str], labels: Tensor) -> str:
@@ -162,12 +243,17 @@ def _told(counts: tuple[int, int, int]) -> str:
 
 SOURCES: dict[str, Callable[[DataConfig], Source]] = {
     "digits": lambda config: open_digits(config.image_size),
-    "imagenet": lambda config: FolderSource(config.name, config.root, config.image_size),
-    "imagefolder": lambda config: FolderSource(config.name, config.root, config.image_size),
+    "imagenet": lambda config: FolderSource(config.name, config.root, config.image_size, tier=config.tier or "pil"),
+    "imagefolder": lambda config: FolderSource(config.name, config.root, config.image_size, tier=config.tier or "pil"),
     "cifar10": lambda config: open_cifar(config.name, config.root),
     "cifar100": lambda config: open_cifar(config.name, config.root),
     "imagelist": lambda config: ListSource(
-        config.root, config.train_list, config.val_list, config.image_size, config.lists_digest
+        config.root,
+        config.train_list,
+        config.val_list,
+        config.image_size,
+        config.lists_digest,
+        tier=config.tier or "pil",
     ),
     "generated": lambda config: GeneratedSource(config.image_size),
 }

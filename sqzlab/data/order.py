@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-_ORDER, _AUGMENT = 0, 1  # purposes, so that no two uses share a stream
+_ORDER, CROP, TRIVIAL, ERASE, _MIX = range(5)  # purposes, so that no two uses share a stream
 
 
 def permutation(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
@@ -22,15 +22,25 @@ def permutation(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
 
 def image_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
     """The generator of one image's augmentation; 2**64 draws until it meets that of the next index."""
-    return np.random.Generator(np.random.Philox(key=_key(_AUGMENT, seed, epoch), counter=[0, index, 0, 0]))
+    return np.random.Generator(np.random.Philox(key=_key(CROP, seed, epoch), counter=[0, index, 0, 0]))
 
 
 @lru_cache(maxsize=2)
 def image_words(seed: int, epoch: int, n: int) -> NDArray[np.uint64]:
     """Four random words for each of n images, (n, 4): augmentation by small integers without a loop over images."""
-    words = np.random.Philox(key=_key(_AUGMENT, seed, epoch)).random_raw((n, 4))
+    words = np.random.Philox(key=_key(CROP, seed, epoch)).random_raw((n, 4))
     words.flags.writeable = False  # the cached array is everyone's
     return words
+
+
+def augment_key(seed: int, epoch: int, purpose: int = CROP) -> NDArray[np.uint64]:
+    """The Philox key (2,) of every image's augmentation; an image's counters begin after [0, index, 0, 0]."""
+    return _key(purpose, seed, epoch)
+
+
+def mix_seed(seed: int, epoch: int, step: int) -> int:
+    """Of the generator, torch's own, that draws how the images of one step are mixed; below 2**63."""
+    return int(np.random.Philox(key=_key(_MIX, seed, epoch), counter=[0, step, 0, 0]).random_raw() >> 1)
 
 
 @lru_cache(maxsize=8)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Generator, Sequence
@@ -39,7 +40,8 @@ def made_in_processes(
     Closing the iterator ends the workers. Raises UnavailableError where `make` does, in its own words.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sqzlab.data.open", "sqzlab.data.image_folder"])
+    jpeg = ["sqzlab.data.jpeg"] if "sqzlab.data.jpeg" in sys.modules else []  # imports torchvision
+    context.set_forkserver_preload(["sqzlab.data.open", "sqzlab.data.image_folder", *jpeg])
     _start_servers()
     loader = DataLoader(
         _Making(make),

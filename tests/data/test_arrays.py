@@ -82,7 +82,7 @@ def test_a_training_image_is_a_crop_of_the_padded_one(name, shift, flips, cifar)
     for epoch in range(100):
         words = image_words(5, epoch, len(source.train_labels))[index]
         for image, made, (down, right, side, _) in zip(
-            padded, source.train_batch(5, epoch, index), words.tolist(), strict=True
+            padded, source.train_batch(5, epoch, index, 32), words.tolist(), strict=True
         ):
             top, left, mirrored = down % (2 * shift + 1), right % (2 * shift + 1), flips and side % 2 == 1
             expected = functional.crop(image, top, left, 32, 32)
