@@ -167,6 +167,19 @@ def _frequencies_defined(size: int, _last_size: int) -> str | None:
     )
 
 
+def _of_any_size(_size: int, _last_size: int, _other: int) -> None:
+    return None
+
+
+def _grid_divides(size: int, last_size: int, other: int) -> str | None:
+    grid = size // last_size
+    return f"its grid of {grid}x{grid} windows does not divide the {other}x{other} maps" if other % grid else None
+
+
+def _of_one_size(size: int, _last_size: int, other: int) -> str | None:
+    return f"it is made for {size}x{size} maps, not for the {other}x{other} maps" if other != size else None
+
+
 _PLACED = frozenset({"placement", "stages"})
 _EXCITED = _PLACED | {"reduction", "fc_bias", "gate", "width_rule"}
 
@@ -180,6 +193,8 @@ class Squeeze:
     arguments: frozenset[str] = _EXCITED
     undefined_on: Callable[[int, int], str | None] = _anywhere
     """Why it is not defined on maps of (size, size in the last stage), ending in "... maps", or None."""
+    built_for: Callable[[int, int, int], str | None] = _of_any_size
+    """Why, made for maps of (size, size in the last stage), it takes none of another size, ending likewise, or None."""
     whole: bool = False
     fc_bias: bool = False  # what an absent fc_bias means
     least_hidden: int = 1
@@ -202,12 +217,18 @@ SQUEEZES = {
         "means over windows of the last stage's size, fused depthwise",
         "doi:10.1016/j.patcog.2021.108159",
         undefined_on=_windows_defined,
+        built_for=_grid_divides,
     ),
     "rms": Squeeze("root of the mean square", "l2 pooling of Jongchan/attention-module, averaged"),
     "gem": Squeeze("generalised mean with a learned exponent", "arXiv:1711.02512"),
     "avgmax": Squeeze("half the mean plus half the maximum", "timm, add_maxpool of its squeezes"),
     "attention": Squeeze("mean weighted by a learned softmax over the pixels", "arXiv:1904.11492, as a squeeze alone"),
-    "dct": Squeeze("one of 16 cosine transform coefficients", "arXiv:2012.11879", undefined_on=_frequencies_defined),
+    "dct": Squeeze(
+        "one of 16 cosine transform coefficients",
+        "arXiv:2012.11879",
+        undefined_on=_frequencies_defined,
+        built_for=_of_one_size,
+    ),
     "constant": Squeeze("ones instead of a statistic", "control for random"),
     "frozen_random": Squeeze("noise drawn once a channel instead of a statistic", "control for random"),
     "random_train": Squeeze("noise while training, its mean 0.5 at evaluation", "control for random"),
@@ -247,17 +268,32 @@ class DataSet:
     native_size: int  # data.image_size where the study names none
     fixed_size: bool = False
     needs_root: bool = False
+    tiers: bool = False  # whether its images are files, which a study may read in several ways
+    sizes: bool = False  # whether training images can be had at any size
 
 
 DATASETS = {
     "digits": DataSet("scikit-learn's handwritten digits, embedded", (10, 1347, 450), 32),
-    "imagenet": DataSet("ImageNet-1k as class folders: train/ and val/", None, 224, needs_root=True),
-    "imagefolder": DataSet("any class folders: train/ and val/", None, 224, needs_root=True),
+    "imagenet": DataSet(
+        "ImageNet-1k as class folders: train/ and val/", None, 224, needs_root=True, tiers=True, sizes=True
+    ),
+    "imagefolder": DataSet("any class folders: train/ and val/", None, 224, needs_root=True, tiers=True, sizes=True),
     "cifar10": DataSet("CIFAR-10, python version", (10, 50_000, 10_000), 32, fixed_size=True, needs_root=True),
     "cifar100": DataSet("CIFAR-100, python version", (100, 50_000, 10_000), 32, fixed_size=True, needs_root=True),
-    "imagelist": DataSet("images named in text files, `name label` a line", None, 224, needs_root=True),
-    "generated": DataSet("noise that stands in for ImageNet in --debug", (1000, 1024, 512), 224),
+    "imagelist": DataSet(
+        "images named in text files, `name label` a line", None, 224, needs_root=True, tiers=True, sizes=True
+    ),
+    "generated": DataSet("noise that stands in for ImageNet in --debug", (1000, 1024, 512), 224, sizes=True),
 }
+
+TIERS = {
+    "pil": "image files, decoded and resized by Pillow's decoder and float-free torch code, as published pipelines do",
+    "jpeg": "image files, decoded by torchvision's decode_jpeg",
+    "store": "a prepared store, mapped into memory; crops on the GPU, or by processes of the CPU without one",
+    "resident": "a prepared store, kept in the memory of the device as a whole",
+}
+"""How training images get to the network: one crop law, the same parts of the same images in each epoch."""
+STORED = ("store", "resident")
 
 PRECISIONS = {
     "fp32": "float32 everywhere",
@@ -268,7 +304,11 @@ BLOCK_FORMS = {
     "plain": "a residual block layer by layer",
     "folded": "its last BatchNorm, squeeze, gate, addition and ReLU as one function; for compiled networks",
 }
-SCHEDULES = {"step": "multiplied by gamma at each milestone", "cosine": "half a cosine to zero, by step"}
+SCHEDULES = {
+    "step": "multiplied by gamma at each milestone",
+    "cosine": "half a cosine to zero, by step",
+    "linear": "a straight line to zero, by step",
+}
 INITS = {
     "torchvision": "kaiming_normal fan_out for convolutions, torch's defaults for linear and fusion layers",
     "zero_bias": "the same with every bias 0 (released SP/RG code)",

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sqzlab.config import Config, ModelConfig, complete
+from sqzlab.config import Config, ModelConfig
+from sqzlab.resolving import complete
 
 CONFIG = "config.json"
 PROVENANCE = "provenance.json"

@@ -13,11 +13,12 @@ from PIL import Image
 from torch import nn
 
 from sqzlab.catalog import SQUEEZES
-from sqzlab.config import Config, model_config, resolve
+from sqzlab.config import Config
 from sqzlab.data.source import IMAGENET_MEAN, IMAGENET_STD
 from sqzlab.inference.checkpoint import Network
 from sqzlab.networks.files import save_network
 from sqzlab.networks.resnet import build
+from sqzlab.resolving import model_config, resolve
 from sqzlab.run import CONFIG, Run
 from sqzlab.runs.execute import execute
 from sqzlab.runs.files import write_json

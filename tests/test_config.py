@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from timm.layers import make_divisible
 
 from sqzlab import catalog
-from sqzlab.config import ADDED_KEYS, BLOCK_KEYS, HOST_KEYS, KEYS, Config, ModelConfig, model_config, resolve, sites_of
+from sqzlab.config import ADDED_KEYS, HOST_KEYS, KEYS, Config, ModelConfig
 from sqzlab.errors import ConfigError
+from sqzlab.resolving import BLOCK_KEYS, model_config, resolve, sites_of
 
 GIVEN = {
     "model.backbone": "resnet18",
@@ -239,3 +240,45 @@ def test_images_too_small_for_caffes_pooling_are_a_fault(image_size: int, squeez
 def test_hidden_widths_are_those_of_the_layers_they_are_named_after(channels: int, reduction: int) -> None:
     assert catalog.hidden_width(channels, reduction, "floor") == channels // reduction
     assert catalog.hidden_width(channels, reduction, "divisible8") == make_divisible(channels / reduction, 8)
+
+
+# ---- sizes of training crops -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "words"),
+    [
+        ({"train.train_sizes": [160]}, "", ""),
+        ({"train.train_sizes": [160, 192], "train.size_milestones": [4]}, "", ""),
+        ({"train.size_milestones": [4]}, "train.size_milestones", "applies only beside train.train_sizes"),
+        ({"train.train_sizes": [160, 192]}, "train.size_milestones", "valid: 1 epochs, one for each of"),
+        ({"train.train_sizes": [160, 192], "train.size_milestones": [0]}, "train.size_milestones", "rising epochs"),
+        ({"train.train_sizes": [160, 192], "train.size_milestones": [100]}, "train.size_milestones", "below 100"),
+        ({"train.train_sizes": [4]}, "train.train_sizes", "4 is out of range; valid: 8 to 1024"),
+        ({"model.squeeze": "SP", "train.train_sizes": [96]}, "train.train_sizes", "4x4 level of the pyramid"),
+        ({"model.squeeze": "RG", "train.train_sizes": [160]}, "", ""),
+        ({"model.squeeze": "RG", "train.train_sizes": [176]}, "train.train_sizes", "windows of 6x6"),
+        ({"model.squeeze": "RG", "train.train_sizes": [8]}, "train.train_sizes", "8x8 windows does not divide the 2x2"),
+        ({"model.squeeze": "dct", "train.train_sizes": [160]}, "train.train_sizes", "frequencies are those of a 7x7"),
+        ({"model.squeeze": "dct", "train.train_sizes": [448]}, "train.train_sizes", "made for 56x56 maps, not"),
+        ({"data.name": "digits", "train.train_sizes": [160]}, "train.train_sizes", "does not apply to the data set"),
+    ],
+)
+def test_sizes_that_cannot_be_are_faults_of_the_plan(given: dict[str, Any], key: str, words: str) -> None:
+    around = {"model.backbone": "resnet18", "data.name": "imagenet", "train.recipe": "sprg"}
+    found = resolve(around | given, seed=0)
+    if not key:
+        assert isinstance(found, Config)
+        return
+    assert isinstance(found, list)
+    assert [name for name, _ in found] == [key]
+    assert words in found[0][1]
+
+
+def test_the_sizes_of_a_recipe_follow_fewer_epochs_and_are_left_out_where_images_have_one_size() -> None:
+    fast = {"model.backbone": "resnet18", "data.name": "imagenet", "train.recipe": "fast16"}
+    cut, digits = (resolve(fast | more, seed=0) for more in ({"train.epochs": 8}, {"data.name": "digits"}))
+    assert isinstance(cut, Config)
+    assert isinstance(digits, Config)
+    assert (cut.train.train_sizes, cut.train.size_milestones) == ((160,), ())
+    assert (digits.train.train_sizes, digits.train.size_milestones) == (None, None)

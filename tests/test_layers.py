@@ -17,6 +17,7 @@ LAYERS = (  # lowest first; the parts of one layer do not import each other
     ("catalog",),
     ("recipes",),
     ("config",),
+    ("resolving",),
     ("run",),
     ("networks", "data", "study", "statistics"),
     ("analysis",),
@@ -32,6 +33,8 @@ HEIGHT = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 WITH_TORCH = ("networks", "data", "training", "runs", "inference", "bench")
 FREE_AMONG_TORCH = {
     *("sqzlab.data.fingerprint", "sqzlab.data.class_folders", "sqzlab.data.image_list"),
+    *("sqzlab.data.store.format", "sqzlab.data.store.reader", "sqzlab.data.store.listing"),
+    *("sqzlab.data.order", "sqzlab.data.philox", "sqzlab.data.crop_boxes"),
     *("sqzlab.runs.files", "sqzlab.runs.lease", "sqzlab.runs.code", "sqzlab.runs.stop"),
     *("sqzlab.runs.graphs", "sqzlab.training.inductor"),
     *("sqzlab.bench.plan", "sqzlab.bench.outcome"),

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqzlab.analysis.index import Found, Index
-from sqzlab.config import ModelConfig, complete
+from sqzlab.config import ModelConfig
 from sqzlab.errors import ConfigError
+from sqzlab.resolving import complete
 from sqzlab.run import CONFIG, FAILURE, METRICS, PLAN, PROVENANCE
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from sqzlab.config import model_config
+from sqzlab.resolving import model_config
 
 SQUEEZES = ("baseline", "gap", "gmp", "std", "gapXstd", "random", "SP", "RG")
 """Those of the study."""

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from sqzlab import catalog
 from sqzlab.catalog import BACKBONES, SQUEEZES
 from sqzlab.commands.published_counts import NOTES, SOURCES, SPRG, PublishedCount, notes_of, published_counts
-from sqzlab.config import ModelConfig, model_config, why_not
+from sqzlab.config import ModelConfig
 from sqzlab.errors import ConfigError, choices
+from sqzlab.resolving import model_config, why_not
 
 if TYPE_CHECKING:
     from rich.table import Table

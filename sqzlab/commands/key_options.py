@@ -10,8 +10,9 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from typing import Any
 
-from sqzlab.config import KEYS, SECTIONS, Fault
+from sqzlab.config import KEYS, SECTIONS
 from sqzlab.errors import ConfigError, choices
+from sqzlab.resolving import Fault
 from sqzlab.study.yamlfile import parse_scalar
 
 SHORT = {

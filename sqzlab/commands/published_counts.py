@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sqzlab.catalog import BACKBONES
-from sqzlab.config import ModelConfig, model_config, why_not
+from sqzlab.config import ModelConfig
 from sqzlab.errors import ConfigError
+from sqzlab.resolving import model_config, why_not
 
 PUBLISHED = Path(__file__).parents[2] / "results" / "published.csv"
 RESNETS = tuple(name for name in BACKBONES if name.startswith("resnet"))

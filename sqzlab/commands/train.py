@@ -21,7 +21,7 @@ from rich.console import Console
 from sqzlab.catalog import BACKBONES
 from sqzlab.commands.following import Following
 from sqzlab.commands.key_options import add_key_options, key_values, raise_any
-from sqzlab.config import HOST_KEYS, KEYS, Config, Fault, resolve
+from sqzlab.config import HOST_KEYS, KEYS, Config
 from sqzlab.data.fingerprint import count, digests
 from sqzlab.errors import ConfigError, UnavailableError, choices
 from sqzlab.launching.costs import measure_all
@@ -30,10 +30,11 @@ from sqzlab.launching.display import say
 from sqzlab.launching.plan import prepare
 from sqzlab.launching.status import State, Status, duration, status_of
 from sqzlab.recipes import RECIPES
+from sqzlab.resolving import Fault, resolve
 from sqzlab.run import CONFIG, FAILURE, PLAN, Run, Value
 from sqzlab.runs.files import read_json, write_json
 from sqzlab.runs.stop import StopFlag
-from sqzlab.study.arms import LISTS, TABLES, data_of, files_of
+from sqzlab.study.arms import LISTS, TABLES, data_of, files_of, is_stored
 
 STUDY = "train"
 """What the runs of this command call their study, whatever folder they are in."""
@@ -120,12 +121,10 @@ def _configured(given: Mapping[str, Any], seed: int) -> tuple[Config, dict[str, 
             faults.append((key, text))
         elif key in TABLES:  # else it comes from a recipe or data set that is told itself
             faults.append((key, f"{text}; valid: {', '.join(TABLES[key])}"))
-    if values.get("data.name") == "imagelist":
+    if values.get("data.name") == "imagelist" and not is_stored(values):
         faults += [(key, "is missing; valid: a text file, `name label` a line") for key in LISTS if not values.get(key)]
     raise_any(("--seed" if key == "seed" else key, text) for key, text in faults)
-    name, *where = data_of(values)
-    assert name is not None
-    counts, read = count(name, *where), digests(*files_of(values))
+    counts, read = count(*data_of(values)), digests(*files_of(values))
     config = resolve(values, seed, counts, read)
     if isinstance(config, list):
         raise_any(config)

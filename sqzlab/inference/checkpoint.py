@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sqzlab.config import ModelConfig, complete
+from sqzlab.config import ModelConfig
 from sqzlab.data.source import Statistic
 from sqzlab.errors import ConfigError, UnavailableError
 from sqzlab.inference.classes import class_names_of
@@ -21,6 +21,7 @@ from sqzlab.inference.images import STATISTICS, data_set_of
 from sqzlab.networks.files import load_weights, read_network, read_weights
 from sqzlab.networks.random_squeeze import set_random_keys
 from sqzlab.networks.resnet import build
+from sqzlab.resolving import complete
 from sqzlab.run import CHECKPOINT, CONFIG, METRICS, PREVIOUS_CHECKPOINT, Run
 from sqzlab.runs.files import read_json
 from sqzlab.training.trainer import VAL
@@ -190,7 +191,8 @@ def _train_command(run: Run, out: str | Path) -> str:
     """The `train` that makes the same run: what it was given, and what its cell does not tell."""
     data, train = run.config.data, run.config.train
     values: dict[str, Any] = {**run.cell, "data.name": data.name, "data.root": data.root}
-    values |= {"data.train_list": data.train_list, "data.val_list": data.val_list, "train.pretrained": train.pretrained}
+    values |= {"data.train_list": data.train_list, "data.val_list": data.val_list, "data.store": data.store}
+    values |= {"train.pretrained": train.pretrained}
     values = {key: value for key, value in values.items() if value is not None or key in run.cell}
     if train.milestones is not None:
         values["train.milestones"] = train.milestones

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from sqzlab.catalog import STORED
 from sqzlab.config import DataConfig
 from sqzlab.data.class_folders import class_names, data_folder
 from sqzlab.data.fingerprint import ARCHIVE_FOLDERS, archive_folder
+from sqzlab.data.store.reader import Store, store_path
 from sqzlab.errors import UnavailableError
 
 
@@ -15,8 +19,11 @@ def class_names_of(data: DataConfig) -> tuple[str, ...] | None:
     """
     if data.name == "digits":
         return tuple(map(str, range(data.classes)))
+    names: Sequence[str]
     try:
-        if data.name in ("imagenet", "imagefolder"):
+        if data.tier in STORED and data.store and data.name != "imagelist":
+            names = Store(store_path(data.store, "val")).class_names()
+        elif data.name in ("imagenet", "imagefolder"):
             names = class_names(data.name, data_folder(data.name, data.root))
         elif data.name in ARCHIVE_FOLDERS:
             names = _archived(data.name, data.root)

@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sqzlab.catalog import DATASETS
+from sqzlab.catalog import DATASETS, STORED
 from sqzlab.config import DataConfig
 from sqzlab.data.class_folders import data_folder, image_names
 from sqzlab.data.image_list import read_list
 from sqzlab.data.open import SOURCES, order_hash
+from sqzlab.data.store.reader import Store, check_crop, digest_of, read_headers, store_path
+from sqzlab.data.store.source import val_crops
 from sqzlab.errors import ConfigError, UnavailableError
 from sqzlab.inference.checkpoint import Network
 from sqzlab.inference.classes import class_names_of
@@ -44,12 +46,16 @@ def open_validation(
 ) -> Labelled:
     """The validation images of `data`, by default of the data set that the network's run was trained on.
 
+    A run that was trained from stores is evaluated on its store where no other folder or list is named.
     Raises ConfigError where its classes are not as many as the network's, UnavailableError where it is not there.
     """
     known = network.run.config.data if network.run else None
     if data is None and known is None:
         raise ConfigError(f"{network.name}: a file of weights has no data set of its own; name one with --data")
+    stored = None
     if known is not None and data in (None, known.name):
+        if known.tier in STORED and known.store and not root and not val_list:
+            stored = known.store if known.root is None or store_path(known.store, "val").exists() else None
         data, root, val_list = known.name, root or known.root, val_list or known.val_list
     assert data is not None
     row, size = DATASETS[data], network.config.image_size
@@ -60,11 +66,16 @@ def open_validation(
         raise ConfigError(f"--val-list: does not apply to data set {data!r}; it applies to 'imagelist'")
     if root and not row.needs_root:
         raise ConfigError(f"--root: does not apply to data set {data!r}, which is embedded")
-    if data == "imagelist":
+    if stored:
+        found = _stored(network, data, stored)
+    elif data == "imagelist":
         found = _listed(network, root, val_list)
     else:
         found = (_class_folders if row.counts is None else _arrays)(network, data, root)
-    return replace(found, own=known is not None and _same(network, known, found, val_list))
+    own = known is not None and _same(network, known, found, val_list)
+    if own and stored and known is not None:
+        own = _store_digest(stored) == known.store_digest
+    return replace(found, own=own)
 
 
 def _same(network: Network, known: DataConfig, found: Labelled, val_list: str | None) -> bool:
@@ -72,6 +83,14 @@ def _same(network: Network, known: DataConfig, found: Labelled, val_list: str | 
     if what != (found.data, val_list, len(found.labels), network.config.image_size):
         return False
     return _recorded_order(network.folder) in (None, order_hash(found.names, found.labels))
+
+
+def _store_digest(folder: str) -> str | None:
+    """None where the training part is gone, without which nobody knows."""
+    try:
+        return digest_of(*read_headers(folder))
+    except UnavailableError:
+        return None
 
 
 def _recorded_order(folder: Path | None) -> str | None:
@@ -83,6 +102,20 @@ def _recorded_order(folder: Path | None) -> str | None:
             return str(recorded["order_hash"])
     except (OSError, ValueError, LookupError, zipfile.BadZipFile):  # not done, or damaged
         return None
+
+
+def _stored(network: Network, data: str, folder: str) -> Labelled:
+    store, size = Store(store_path(folder, "val"), split="val"), network.config.image_size
+    check_crop(store.path, store.header, size)
+    _check_classes(network, data, store.header.classes)
+
+    def batches(batch_size: int, _: Tell) -> Iterator[ImageBatch]:
+        for index in torch.split(torch.arange(len(store)), batch_size):
+            crops = val_crops(store, index.numpy(), size)  # (N, size, size, 3)
+            yield ImageBatch(torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous(), index)
+
+    class_names = None if data == "imagelist" else store.class_names()  # there they are only numbers
+    return Labelled(data, torch.from_numpy(store.labels.copy()), store.names(), class_names, batches)
 
 
 def _class_folders(network: Network, data: str, root: str | None) -> Labelled:

@@ -6,10 +6,10 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from sqzlab.errors import ConfigError, SqzlabError, UnavailableError
 
@@ -106,17 +106,34 @@ def _launch(arguments: argparse.Namespace) -> int:
 
 def _study(arguments: argparse.Namespace, console: Console) -> Study:
     from sqzlab.data.fingerprint import count, digests
+    from sqzlab.data.image_list import expanded
     from sqzlab.study.study import load_study
 
     trying = arguments.dry_run or arguments.debug or arguments.status or arguments.watch or arguments.cancel
     root = os.environ.get(IMAGENET_DIR)
 
-    def counts(name: str, root: str | None, *lists: str) -> tuple[int, int, int] | None:
-        return None if trying and root is None else count(name, root, *lists)
+    def lacking(store: str) -> bool:
+        """Whether a store is only to be tried or looked at, and is not on this machine."""
+        return (arguments.dry_run or arguments.debug) and not expanded(store).is_dir()
+
+    def counts(name: str, root: str | None, *others: Any) -> tuple[int, int, int] | None:
+        store = others[2] if len(others) > 2 else None
+        absent = lacking(store) if store else trying and root is None
+        if store and not absent and "$" in store:
+            raise UnavailableError(
+                f"data.store: {store!r} names a variable that is not set; set it to a folder that "
+                "`python -m sqzlab prepare` made, or give --set data.store=DIR"
+            )
+        return None if absent else count(name, root, *others)
+
+    def of_files(
+        train_list: str | None, val_list: str | None, pretrained: str | None, store: str | None
+    ) -> Mapping[str, str]:
+        return digests(train_list, val_list, pretrained, None if store and lacking(store) else store)
 
     profile = arguments.profile or _default_profile(arguments, console)
     roots = {"imagenet": root} if root else {}
-    study = load_study(arguments.study, profile, overrides=arguments.set, counts=counts, digests=digests, roots=roots)
+    study = load_study(arguments.study, profile, overrides=arguments.set, counts=counts, digests=of_files, roots=roots)
     if arguments.debug:
         from sqzlab.launching.devices import visible_gpus
         from sqzlab.launching.plan import debugged
@@ -172,7 +189,7 @@ def _show_status(arguments: argparse.Namespace, study: Study, folder: Path, cons
 def _cancel(arguments: argparse.Namespace, study: Study, folder: Path, console: Console) -> int:
     from sqzlab.launching.display import say
     from sqzlab.slurm import client
-    from sqzlab.slurm.batches import FOLDER, locked, newest_first, read_all
+    from sqzlab.slurm.batches import FOLDER, locked, read_all, submitted
     from sqzlab.slurm.cancel import cancel
     from sqzlab.study.study import select
 
@@ -181,7 +198,7 @@ def _cancel(arguments: argparse.Namespace, study: Study, folder: Path, console: 
     cancelled = []
     if (folder / FOLDER).is_dir():
         with locked(folder):
-            former = [run_id for run_id, *_ in newest_first(read_all(folder))]  # also of an earlier form of the study
+            former = submitted(read_all(folder))  # also of an earlier form of the study
             cancelled = cancel(folder, runs if arguments.only else {*runs, *former})
     if cancelled:
         ids = ", ".join(cancelled[:3]) + (f" ... {cancelled[-1]}" if len(cancelled) > 3 else "")

@@ -10,11 +10,12 @@ import heapq
 import math
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from sqzlab.catalog import DATASETS
 from sqzlab.config import Config, ModelConfig
 from sqzlab.errors import ConfigError, UnavailableError
 from sqzlab.launching.costs import Cost
@@ -65,7 +66,7 @@ def estimate(
         for run in study.runs
         if (state := found[run.run_id].state) in UNDER_WAY or (run.run_id in asked_for and state is not State.DONE)
     ]
-    speeds = _Speeds(study.runs, found, costs)
+    speeds = Speeds(study.runs, found, costs)
     sources: Counter[Source] = Counter()
     seconds = []
     for run in missing:
@@ -80,7 +81,7 @@ def estimate(
         needed_hours=sum(map(hours, missing, seconds, asked)),
         used_hours=used_hours(study.runs, found, study.resources if packed else None),
         unit=unit(study.runs),
-        wall_s=makespan(_jobs(seconds, asked), jobs),
+        wall_s=makespan(jobs_of(seconds, asked), jobs),
         at_once=jobs,
         disk_bytes=_disk_bytes([(run.config, costs[run.config.model].params) for run in missing], at_once),
         free_bytes=_free_bytes(study_folder),
@@ -164,7 +165,7 @@ def makespan(durations: Iterable[float], slots: int | None) -> float:
     return max(free)
 
 
-def _jobs(seconds: Sequence[float], asked: Sequence[Slurm | None]) -> list[float]:
+def jobs_of(seconds: Sequence[float], asked: Sequence[Slurm | None]) -> list[float]:
     """Durations of jobs: runs that share one are trained at the same time, so it takes as long as its longest."""
     classes: dict[Slurm | None, list[float]] = defaultdict(list)
     for one, slurm in zip(seconds, asked, strict=True):
@@ -194,7 +195,7 @@ class Source(StrEnum):
 Arm = tuple[object, ...]
 
 
-class _Speeds:
+class Speeds:
     """What the finished runs of a study say about others."""
 
     def __init__(self, runs: Iterable[Run], found: Mapping[str, Status], costs: Mapping[ModelConfig, Cost]) -> None:
@@ -248,11 +249,22 @@ def _devices(config: Config) -> int:
 
 
 def images(config: Config) -> float:
-    """Images that the run trains on; one that is evaluated counts a third: it has no backward pass."""
+    """Images that the run trains on, of `data.image_size`; a smaller one counts by its area.
+
+    One that is evaluated counts a third: it has no backward pass.
+    """
+    return sum(epochs * (trained * area + evaluated / 3) for epochs, trained, area, evaluated in _epochs(config))
+
+
+def _epochs(config: Config) -> Iterator[tuple[int, float, float, float]]:
+    """By size of training crops: epochs, images trained on in each, their area beside the whole, images evaluated."""
     data, train = config.data, config.train
     limit = train.limit_batches or math.inf
     trained = min(data.train_images // train.batch_size, limit) * train.batch_size
-    return train.epochs * (trained + min(data.val_images, limit * train.batch_size) / 3)
+    evaluated = min(data.val_images, limit * train.batch_size)
+    sizes, begin = train.train_sizes or (data.image_size,), (0, *(train.size_milestones or ()))
+    for size, first, end in zip(sizes, begin, (*begin[1:], train.epochs), strict=True):
+        yield end - first, trained, (size / data.image_size) ** 2, evaluated
 
 
 def rough_s(config: Config, macs: int) -> float:
@@ -264,9 +276,14 @@ def rough_s(config: Config, macs: int) -> float:
     image_s *= macs / speed.macs / A100
     if config.train.precision == "fp32":
         image_s *= FP32
-    if config.data.name in DECODED:
-        image_s = max(image_s, 1 / (DECODED_PER_CORE_S * max(1, config.data.workers)))
-    return images(config) * image_s / _devices(config)
+    read_s = 0.0
+    if DATASETS[config.data.name].tiers:
+        read_s = 1 / (READ_PER_CORE_S[config.data.tier or "pil"] * max(1, config.data.workers))
+    seconds = sum(
+        epochs * (trained * max(image_s * area, read_s) + evaluated / 3 * max(image_s, read_s))
+        for epochs, trained, area, evaluated in _epochs(config)
+    )
+    return seconds / _devices(config)
 
 
 @dataclass(frozen=True)
@@ -304,8 +321,8 @@ proportion."""
 FP32 = 6.0
 """How much slower than bf16: without tensor cores (we turn TF32 off) ResNet-50's 24.5 GFLOP an image at 19.5 TFLOP/s
 allow 800 images/s at most, of which we take a half."""
-DECODED = ("imagenet", "imagefolder", "imagelist")
-DECODED_PER_CORE_S = 400  # JPEGs of ImageNet
+READ_PER_CORE_S = {"pil": 400, "jpeg": 650, "store": 30_000, "resident": math.inf}
+"""Images of ImageNet that one core gets ready, by `catalog.TIERS`; rough figures. A GPU crops those of a store."""
 CPU_MACS_PER_S = 5.5e9
 """MACs of the forward pass, times images trained, a second and core: the median of results/squeeze_ablation-laptop
 (narrow ResNet-18s; wide networks reach up to three times as much)."""

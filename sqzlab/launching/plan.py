@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from sqzlab.analysis.records import why_unusable
-from sqzlab.catalog import DATASETS
+from sqzlab.catalog import DATASETS, STORED
 from sqzlab.config import Config, ModelConfig
 from sqzlab.errors import ConfigError
 from sqzlab.launching.costs import Cost
@@ -31,17 +32,28 @@ DEBUG_ON_CPU = {"compile": False, "cuda_graphs": False}  # compiling would take 
 def debugged(run: Run, device: str) -> Run:
     """The same network, recipe and data, cut to two epochs of one small batch; generated images without a folder.
 
-    On the CPU it is not compiled; the form of its blocks stays.
+    On the CPU it is not compiled, and a store is not read into memory whole; the form of its blocks stays.
     """
     train = run.config.train
     milestones = None if train.milestones is None else (1,)
-    cut = {**DEBUG, **(DEBUG_ON_CPU if device == "cpu" else {}), "milestones": milestones, "device": device}
+    cut: dict[str, Any] = {
+        **DEBUG,
+        **(DEBUG_ON_CPU if device == "cpu" else {}),
+        "milestones": milestones,
+        "device": device,
+    }
+    if train.train_sizes is not None:  # the first and the last
+        sizes = (train.train_sizes[0], *train.train_sizes[1:][-1:])
+        cut |= {"train_sizes": sizes, "size_milestones": (1,) * (len(sizes) - 1)}
     train = train.model_copy(update=cut)
     data, model = run.config.data, run.config.model
-    if DATASETS[data.name].needs_root and data.root is None:
+    stored = data.tier in STORED
+    if data.store_digest is None if stored else DATASETS[data.name].needs_root and data.root is None:
         counts = dict(zip(("classes", "train_images", "val_images"), DATASETS["generated"].counts or (), strict=True))
-        data = data.model_copy(update={"name": "generated", **counts})
+        data = data.model_copy(update={"name": "generated", "tier": None, "store": None, **counts})
         model = model.model_copy(update={"num_classes": data.classes})
+    elif stored and device == "cpu":
+        data = data.model_copy(update={"tier": "store"})
     data = data.model_copy(update={"workers": min(data.workers, 1)})
     config = Config(model=model, data=data, train=train, seed=run.config.seed)
     return Run(run.study, run.profile, run.cell, config)

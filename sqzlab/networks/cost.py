@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from sqzlab.config import ModelConfig, model_config
+from sqzlab.config import ModelConfig
 from sqzlab.networks.gsop import GSoP
 from sqzlab.networks.resnet import build
 from sqzlab.networks.se_block import SEBlock
 from sqzlab.networks.squeezes import Fusion
 from sqzlab.networks.weights import weight_rules
+from sqzlab.resolving import model_config
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,10 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from sqzlab.config import ModelConfig, complete
+from sqzlab.config import ModelConfig
 from sqzlab.errors import ConfigError
 from sqzlab.networks.resnet import SqueezeResNet
+from sqzlab.resolving import complete
 
 FORMAT = 1
 """Raised when a reader of the formats before could misread a file."""

@@ -17,10 +17,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sqzlab.config import ModelConfig, sites_of
+from sqzlab.config import ModelConfig
 from sqzlab.errors import ConfigError
 from sqzlab.networks.files import Saved, read_any
 from sqzlab.networks.sources import SOURCES, recognised
+from sqzlab.resolving import sites_of
 
 
 class PretrainedWarning(UserWarning):

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from sqzlab.catalog import BACKBONES, BLOCK_FORMS, STAGE_PLANES, STAGES, stage_sizes
-from sqzlab.config import ModelConfig, model_config, sites_of, wrong_seed
+from sqzlab.config import ModelConfig
 from sqzlab.errors import ConfigError, choices
 from sqzlab.networks.blocks import make_block
 from sqzlab.networks.folded import folded, folds
 from sqzlab.networks.random_squeeze import seed_noise
 from sqzlab.networks.weights import draw_weights, start_as_torchvision
+from sqzlab.resolving import model_config, sites_of, wrong_seed
 
 
 def create_model(

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sqzlab import catalog
-from sqzlab.config import ModelConfig, model_config, sites_of
+from sqzlab.config import ModelConfig
 from sqzlab.errors import ConfigError, choices
+from sqzlab.resolving import model_config, sites_of
 
 
 @dataclass(frozen=True)

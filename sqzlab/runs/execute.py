@@ -137,9 +137,11 @@ class _Execution:
             seed=config.seed,
             rank=world.rank,
             world_size=world.size,
+            device=device,
+            trivial_augment=config.train.trivial_augment,
         )
         try:
-            with kernels_of(config, self.folder.parent, device, world):
+            with kernels_of(config, self.folder.parent, device, world, lambda: self.stop.why is not None):
                 trainer = Trainer(config, data, device, world)
                 initial_weights = trainer.shared_weights_digest()
                 if (state := self._saved_state()) is not None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqzlab.catalog import BACKBONES, DATASETS
-from sqzlab.config import HOST_KEYS, SECTIONS, Config, TrainConfig, resolve, why_not
+from sqzlab.catalog import BACKBONES, DATASETS, STORED
+from sqzlab.config import HOST_KEYS, SECTIONS, Config, TrainConfig
 from sqzlab.recipes import RECIPES
+from sqzlab.resolving import resolve, why_not
 from sqzlab.run import Value
 from sqzlab.study.baseline import counterparts, describe
 from sqzlab.study.faults import Faults, Place
@@ -24,9 +26,11 @@ SET = "--set"
 
 Counts = tuple[int, int, int]
 """Classes, training images, validation images."""
+DataSource = tuple[Any, ...]
+"""The arguments of `fingerprint.count`."""
 LISTS = ("data.train_list", "data.val_list")
-FILES = (*LISTS, "train.pretrained")
-"""Keys that name a file whose content is part of a run's identity."""
+FILES = (*LISTS, "train.pretrained", "data.store")
+"""Keys that name a file or folder whose content is part of a run's identity."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Expansion:
     sound: bool  # false: parts of the file could not be used, so that what seems to be missing is no news
     overrides: Mapping[str, Node] = field(default_factory=dict)
     roots: Mapping[str, str] = field(default_factory=dict)
-    counted: Mapping[tuple[str | None, ...], Counts | None] = field(default_factory=dict)
+    counted: Mapping[DataSource, Counts | None] = field(default_factory=dict)
     digests: Mapping[tuple[str | None, ...], Mapping[str, str]] = field(default_factory=dict)
 
     def arms(self) -> list[Arm]:
@@ -136,10 +140,13 @@ class Expansion:
         dataset = DATASETS.get(str(values.get("data.name")))
         if dataset is not None and dataset.needs_root and values["data.name"] in self.roots:
             values.setdefault("data.root", self.roots[values["data.name"]])
+        if isinstance(store := values.get("data.store"), str):
+            values["data.store"] = os.path.expandvars(store)  # a variable that is not set stays as it is written
         counts = self.counted.get(data_of(values))
         slurm = self._resources(self._stated(section, combination, values, counts), values)
         config = resolve(values, (self.layout.seeds or (0,))[0], counts, self.digests.get(files_of(values)))
-        if dataset is DATASETS["imagelist"] and not all(values.get(key) for key in LISTS):
+        without = not is_stored(values) and not all(values.get(key) for key in LISTS)
+        if dataset is DATASETS["imagelist"] and without:
             broken = True
             text = f"'imagelist' needs {' and '.join(LISTS)}; valid: paths of text files, `name label` a line"
             self._report([("data.name", text)], combination, nodes, told)
@@ -309,10 +316,19 @@ def value_of(config: Config, key: str) -> Any:
     return getattr(getattr(config, section), name)
 
 
-def data_of(values: Mapping[str, Any]) -> tuple[str | None, ...]:
-    """(name, root) of a data set, and the two lists of one that has them: what its images are counted by."""
+def is_stored(values: Mapping[str, Any]) -> bool:
+    """Whether images come from prepared stores, so that nothing else of the data set is needed."""
+    return values.get("data.tier") in STORED and bool(values.get("data.store"))
+
+
+def data_of(values: Mapping[str, Any]) -> DataSource:
+    """What its images are counted by: (name, root), with the two lists of a data set that has them, or its stores."""
+    name = str(values.get("data.name"))
+    if is_stored(values):
+        native = DATASETS[name].native_size if name in DATASETS else None
+        return (name, None, None, None, values["data.store"], values.get("data.image_size", native))
     lists = [values[key] for key in LISTS] if all(values.get(key) for key in LISTS) else []
-    return (str(values.get("data.name")), values.get("data.root"), *lists)
+    return (name, values.get("data.root"), *lists)
 
 
 def files_of(values: Mapping[str, Any]) -> tuple[str | None, ...]:
@@ -325,6 +341,7 @@ def _identity(config: Config) -> object:
     data, train = config.data, config.train
     unread = (
         None if data.lists_digest else (data.train_list, data.val_list),
+        None if data.store_digest else data.store,
         None if train.pretrained_digest else train.pretrained,
     )
     return unread, tuple(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqzlab.config import why_not
+from sqzlab.resolving import why_not
 from sqzlab.run import Value
 
 Cell = Mapping[str, Value]

@@ -13,7 +13,7 @@ from sqzlab.study.faults import FILE, Faults
 from sqzlab.study.matrix import Item
 from sqzlab.study.yamlfile import Mark, Node, read_yaml
 
-LIST_KEYS = ("train.milestones",)
+LIST_KEYS = ("train.milestones", "train.train_sizes", "train.size_milestones")
 """Keys whose value is a list."""
 OVERLAY = ("matrix", "exclude", "include", "seeds", "baseline", "defaults", "slurm", "budget")
 TOP = ("name", "description", *OVERLAY, "profiles")

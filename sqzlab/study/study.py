@@ -8,10 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sqzlab.config import KEYS, Config, why_not
+from sqzlab.config import KEYS, Config
 from sqzlab.errors import ConfigError, choices
+from sqzlab.resolving import why_not
 from sqzlab.run import Run, Value
-from sqzlab.study.arms import LISTS, SET, Arm, Counts, Expansion, data_of, files_of, value_of
+from sqzlab.study.arms import LISTS, SET, Arm, Counts, DataSource, Expansion, data_of, files_of, value_of
 from sqzlab.study.baseline import Cell, counterparts, describe, token
 from sqzlab.study.budget import read_budget
 from sqzlab.study.faults import FILE, Faults
@@ -72,15 +73,16 @@ def load_study(
     *,
     overrides: Sequence[str] = (),
     counts: Callable[..., Counts | None] | None = None,
-    digests: Callable[[str | None, str | None, str | None], Mapping[str, str]] | None = None,
+    digests: Callable[..., Mapping[str, str]] | None = None,
     roots: Mapping[str, str] | None = None,
 ) -> Study:
     """The study in `path`. Raises ConfigError with every fault of the file, those of other profiles included.
 
     Without `profile` it is `imagenet` where the file has that, else the file without a profile. `overrides` are
     `KEY=VALUE`, laid over every arm that they apply to. `counts(name, root)` are the classes, training and
-    validation images found in a data set, `counts(name, root, train_list, val_list)` in one with lists;
-    `digests(train_list, val_list, pretrained)` are those of the files' content, by their keys. Both are asked of the
+    validation images found in a data set, `counts(name, root, train_list, val_list)` in one with lists,
+    `counts(name, None, None, None, store, image_size)` in stores; `digests(train_list, val_list, pretrained, store)`
+    are those of the files' content, by their keys. Both are asked of the
     chosen profile only; `roots` are the folders of data sets for which the study names none.
     """
     path = Path(path)
@@ -250,7 +252,7 @@ def _override(key: str, text: str, faults: Faults) -> Node | None:
     return None if document.faults else document.root
 
 
-def _count(arms: Iterable[Arm], counts: Callable[..., Counts | None]) -> dict[tuple[str | None, ...], Counts | None]:
+def _count(arms: Iterable[Arm], counts: Callable[..., Counts | None]) -> dict[DataSource, Counts | None]:
     """What was counted in the data sets of these arms; empty where it is what they have been resolved with."""
     resolved = {}
     for arm in arms:
@@ -272,7 +274,8 @@ _FOLLOWERS: dict[str, set[str]] = {
     "train.recipe": {key for key in KEYS if key.startswith("train.")} | {"model.zero_init_gamma"},
     "train.schedule": {"train.milestones", "train.gamma"},
     "train.epochs": {"train.milestones"},
-    "data.name": {"data.image_size", "data.root", *LISTS},
+    "data.name": {"data.image_size", "data.root", "data.tier", "data.store", *LISTS},
+    "data.tier": {"data.root", "data.store", *LISTS},
     "model.backbone": {"train.pretrained"},
     "model.squeeze": {"train.pretrained"},
 }
@@ -283,7 +286,8 @@ _NEUTRAL = ("data.workers", "train.checkpoint_s", "train.checkpoint_steps")
 
 def given(config: Config) -> dict[str, Any]:
     """The values that decide which keys apply, as `why_not` reads them."""
-    keys = ("model.backbone", "model.squeeze", "train.recipe", "train.schedule", "train.pretrained", "data.name")
+    leading = ("model.backbone", "model.squeeze", "data.name", "data.tier")
+    keys = (*leading, "train.recipe", "train.schedule", "train.pretrained")
     return {key: value_of(config, key) for key in keys}
 
 

@@ -32,10 +32,11 @@ from sqzlab.data.image_list import expanded
 from sqzlab.data.open import Batch, Data
 from sqzlab.errors import UnavailableError
 from sqzlab.networks.pretrained import load_pretrained
-from sqzlab.networks.random_squeeze import number_sources, set_random_keys
+from sqzlab.networks.random_squeeze import Places, set_random_keys
 from sqzlab.networks.resnet import build
+from sqzlab.training.augment import augmented
 from sqzlab.training.optimizer import make_optimizer, set_rate
-from sqzlab.training.schedule import learning_rate
+from sqzlab.training.schedule import crop_size, crop_sizes, learning_rate
 from sqzlab.training.sync_batch_norm import synchronise
 from sqzlab.training.world import World
 
@@ -76,9 +77,11 @@ class Trainer:
         self.network: nn.Module = self.model
         if train.compile:  # static: else a graph, and with it the bits, depends on the shapes that came before it
             torch.compiler.reset()  # past its recompile limit, a process would go on uncompiled without a word
+            graphs = 2 * len(crop_sizes(train, config.data.image_size))
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, graphs)
             mode = "reduce-overhead" if train.cuda_graphs else None
             self.network = torch.compile(self.model, dynamic=False, mode=mode)  # type: ignore[assignment]
-        self.noise: dict[tuple[int, int], Tensor] = {}  # by split and block, where CUDA graphs read it
+        self.noise: Places | None = {} if train.cuda_graphs else None
         self.optimizer = make_optimizer(self.model, train, pretrained)
         self.mean = 255 * torch.tensor(data.mean, dtype=self.dtype, device=device).view(1, 3, 1, 1)
         self.std = 255 * torch.tensor(data.std, dtype=self.dtype, device=device).view(1, 3, 1, 1)
@@ -98,7 +101,8 @@ class Trainer:
         """Trains what is left of the current epoch, yielding after every step (the boundary to save at)."""
         self.model.train()
         done = self.step - self.epoch * self.steps_per_epoch
-        batches = self.data.train_batches(self.epoch, start=done, pinned=self.device.type == "cuda")
+        size = crop_size(self.config.train, self.epoch, self.config.data.image_size)
+        batches = self.data.train_batches(self.epoch, start=done, pinned=self.device.type == "cuda", size=size)
         began = time.perf_counter()
         for batch in islice(batches, self.steps_per_epoch - done):
             self._train_step(batch)
@@ -113,8 +117,8 @@ class Trainer:
         train = self.config.train
         set_rate(self.optimizer, learning_rate(train, self.step, self.steps_per_epoch))
         self.optimizer.zero_grad(set_to_none=True)  # before the forward: a CUDA graph writes over its last gradients
-        logits, labels = self._predict(self.trained, batch, TRAIN)  # (N, classes), (N,)
-        loss = F.cross_entropy(logits, labels, label_smoothing=train.label_smoothing)
+        logits, labels, targets = self._predict(self.trained, batch, TRAIN)
+        loss = F.cross_entropy(logits, targets, label_smoothing=train.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         if train.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), train.clip_norm)
@@ -124,7 +128,10 @@ class Trainer:
         self.step += 1
 
     def close_epoch(self) -> tuple[float, float]:
-        """Mean training loss and top-1 fraction of the epoch whose steps are all done; the next one begins."""
+        """Mean training loss and top-1 fraction of the epoch whose steps are all done; the next one begins.
+
+        A mixed image counts as correct where the label of the image that it began as leads.
+        """
         self.check_finite()
         images = self.steps_per_epoch * self.config.train.batch_size
         loss, correct = (self.world.sum(self.sums.clone()) / images).tolist()
@@ -158,7 +165,7 @@ class Trainer:
             between()
             if (batch := next(batches, None)) is None:  # no part in the last one
                 continue
-            logits, labels = self._predict(self.network, self._filled(batch), VAL)
+            logits, labels, _ = self._predict(self.network, self._filled(batch), VAL)
             logits, labels = logits[: len(batch.index)], labels[: len(batch.index)]
             loss = F.cross_entropy(logits, labels, reduction="sum").double()
             sums += torch.stack([loss, torch.full_like(loss, len(labels))])
@@ -179,36 +186,30 @@ class Trainer:
 
     # ---- both ----------------------------------------------------------------------------------
 
-    def _predict(self, network: nn.Module, batch: Batch, split: int) -> tuple[Tensor, Tensor]:
-        """Logits (N, classes) in float32 (or 64) and labels (N,) on the device; no host waits for the other."""
+    def _predict(self, network: nn.Module, batch: Batch, split: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (N, classes) in float32 (or 64), labels (N,) and the loss's targets; no host waits for the device.
+
+        Targets are the labels, or in training with mixup or cutmix shares (N, classes) of the mixed images.
+        """
         train = self.config.train
         images = batch.images.to(self.device, non_blocking=True)
         labels = batch.labels.to(self.device, non_blocking=True)
-        images = (images.to(self.dtype) - self.mean) / self.std
-        if train.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        self._draw_noise(split, batch.index.to(self.device, non_blocking=True))
+        images, targets = (images.to(self.dtype) - self.mean) / self.std, labels
+        if split == TRAIN:
+            place = self.config.seed, self.epoch, self.step
+            images, targets = augmented(train, images, labels, batch.index, self.data.classes, *place)
+        layout = torch.channels_last if train.channels_last else torch.contiguous_format
+        images = images.contiguous(memory_format=layout)  # sources have either
+        index = batch.index.to(self.device, non_blocking=True)
+        set_random_keys(
+            self.model, seed=self.config.seed, split=split, epoch=self.epoch, image_index=index, places=self.noise
+        )
         if train.cuda_graphs:
             # nothing of an older step's outputs is read any more
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bf16"):
             logits = network(images)
-        return logits.to(self.dtype), labels
-
-    def _draw_noise(self, split: int, index: Tensor) -> None:
-        """What the `random` squeezes use in the next forward; with CUDA graphs always at the same addresses.
-
-        A tensor that is an attribute of a module is taken to stay where it is; elsewhere, each step records a graph.
-        """
-        set_random_keys(self.model, seed=self.config.seed, split=split, epoch=self.epoch, image_index=index)
-        if not self.config.train.cuda_graphs:
-            return
-        for source in number_sources(self.model):
-            if (drawn := source.values) is not None:
-                place = split, source.block
-                if place not in self.noise:
-                    self.noise[place] = torch.empty_like(drawn)
-                source.values = self.noise[place].copy_(drawn)
+        return logits.to(self.dtype), labels, targets
 
     # ---- several processes ---------------------------------------------------------------------
 
@@ -227,9 +228,9 @@ class Trainer:
             self.network, device_ids=device_ids, gradient_as_bucket_view=True
         )
         before = [buffer.clone() for buffer in self.model.buffers()]
-        n, size = config.train.batch_size // self.world.size, config.data.image_size
+        n, size = config.train.batch_size // self.world.size, crop_size(config.train, 0, config.data.image_size)
         nothing = Batch(torch.zeros(n, 3, size, size, dtype=torch.uint8), torch.zeros(n).long(), torch.arange(n))
-        logits, labels = self._predict(self.trained, nothing, TRAIN)
+        logits, labels, _ = self._predict(self.trained, nothing, TRAIN)
         with warnings.catch_warnings():  # told once a process: the strides of dimensions of size 1, which mean nothing
             warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
             F.cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
@@ -299,5 +300,6 @@ def set_numerics(config: Config) -> None:
         # torch computes convolutions in TF32 unless told otherwise
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
         torch.backends.cuda.matmul.fp32_precision = "ieee"
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False  # crops are float16 products
         torch.backends.cudnn.benchmark = not config.train.deterministic
         torch.use_deterministic_algorithms(config.train.deterministic)

@@ -14,7 +14,7 @@ from sqzlab.analysis.published import PublishedRow, System, accuracy_error, diff
 from sqzlab.analysis.records import Records, read_study
 from sqzlab.analysis.tables import Table
 from sqzlab.analysis.writers import WRITERS, to_csv, to_html
-from sqzlab.config import model_config
+from sqzlab.resolving import model_config
 
 MakeStudy = Callable[..., Path]
 ROWS = read_published(Path(__file__).parents[2] / "results" / "published.csv")

@@ -20,9 +20,9 @@ from sqzlab.analysis.published import (
 )
 from sqzlab.analysis.sources import BACKBONE_NAMES, DEFAULTS, OTHER_BACKBONES, SOURCES
 from sqzlab.catalog import BACKBONES
-from sqzlab.config import model_config
 from sqzlab.errors import ConfigError
 from sqzlab.recipes import RECIPES
+from sqzlab.resolving import model_config
 
 PUBLISHED = Path(__file__).parents[2] / "results" / "published.csv"
 HEADER = "source,table,backbone,variant,top1_err,top5_err,gflops,params_m,note\n"

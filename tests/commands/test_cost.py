@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from sqzlab.commands.cli import main
-from sqzlab.config import model_config
 from sqzlab.networks.cost import measure
+from sqzlab.resolving import model_config
 
 ROOT = Path(__file__).parents[2]
 RESNETS = ("ResNet-50", "ResNet-101", "ResNet-152")

@@ -12,10 +12,10 @@ import pytest
 
 from sqzlab.analysis.gates import block_rows, read_npz
 from sqzlab.commands.cli import main
-from sqzlab.config import model_config
 from sqzlab.data.digits import MEAN, STD
 from sqzlab.networks.files import save_network
 from sqzlab.networks.resnet import build
+from sqzlab.resolving import model_config
 
 ROOT = Path(__file__).parents[2]
 QUICK = ["--data", "digits", "--images-per-class", "2", "--channels", "4"]

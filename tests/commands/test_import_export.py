@@ -13,12 +13,13 @@ from torch import Tensor
 
 from sqzlab.commands.cli import main
 from sqzlab.commands.exporting import FORMATS
-from sqzlab.config import ModelConfig, model_config
+from sqzlab.config import ModelConfig
 from sqzlab.data.cifar import STATISTICS as CIFAR
 from sqzlab.data.source import IMAGENET_MEAN, IMAGENET_STD
 from sqzlab.networks.files import read_network, read_weights, save_network, save_zip
 from sqzlab.networks.resnet import build
 from sqzlab.networks.sources import SOURCES
+from sqzlab.resolving import model_config
 
 SMALL = model_config(
     backbone="resnet18", squeeze="gap", reduction=4, num_classes=3, image_size=32, stem="small", width=0.125

@@ -21,9 +21,10 @@ from sqzlab.analysis.records import load_records
 from sqzlab.commands.cli import main
 from sqzlab.commands.key_options import add_key_options, key_values, option_of
 from sqzlab.commands.train import ARCHS, ONE_PROCESS, _configured, _values, add_arguments
-from sqzlab.config import KEYS, Config, model_config
+from sqzlab.config import KEYS, Config
 from sqzlab.errors import UnavailableError
 from sqzlab.inference.checkpoint import open_network
+from sqzlab.resolving import model_config
 from sqzlab.run import CHECKPOINT, CONFIG, FAILURE, METRICS, PLAN, Run
 from sqzlab.runs.files import write_json
 from sqzlab.runs.lease import Lease

@@ -11,11 +11,12 @@ import torch
 from inference_networks import class_folders, network, planned, saved, trained
 
 from sqzlab.catalog import DATASETS
-from sqzlab.config import Config, DataConfig, resolve
+from sqzlab.config import Config, DataConfig
 from sqzlab.data.open import SOURCES
 from sqzlab.errors import ConfigError, SqzlabError, UnavailableError
 from sqzlab.inference.checkpoint import open_network
 from sqzlab.inference.images import STATISTICS
+from sqzlab.resolving import resolve
 from sqzlab.run import CHECKPOINT, CONFIG, PREVIOUS_CHECKPOINT
 from sqzlab.runs.execute import execute
 from sqzlab.runs.files import read_json, write_json

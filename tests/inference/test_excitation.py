@@ -12,7 +12,6 @@ from torch import Tensor
 from sqzlab import catalog
 from sqzlab.analysis.gates import HIGH, LOW, Gates
 from sqzlab.catalog import SQUEEZES
-from sqzlab.config import model_config, sites_of
 from sqzlab.errors import ConfigError
 from sqzlab.inference.checkpoint import Network
 from sqzlab.inference.excitation import channel_gates, record_gates
@@ -20,6 +19,7 @@ from sqzlab.inference.images import ImageBatch
 from sqzlab.inference.validation import Labelled
 from sqzlab.networks.random_squeeze import set_random_keys
 from sqzlab.networks.resnet import build
+from sqzlab.resolving import model_config, sites_of
 from sqzlab.training.trainer import VAL
 
 LABELS = (3, 0, 0, 3, 1, 0, 3, 3, 0, 1, 0)  # of 5 classes, 2 and 4 without images

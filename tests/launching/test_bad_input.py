@@ -117,6 +117,14 @@ def test_a_disk_that_fills_up_ends_the_runs_and_leaves_nothing_half_written(stud
     assert not list(small_disk.rglob("metrics.json"))
 
 
+def test_a_store_whose_variable_is_not_set_is_told_and_only_planned_with(launch: Launch) -> None:
+    given = ("experiments/squeeze_ablation.yaml", "--profile", "imagenet_fast")
+    assert_one_clear_line(launch(*given), 3, "data.store", "$IMAGENET_STORE", "is not set")
+    planned = launch(*given, "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert "fast16 (as it is)" in planned.stdout
+
+
 def test_an_imagenet_folder_that_is_missing_empty_or_mismatched(launch: Launch, tmp_path: Path) -> None:
     study = "experiments/squeeze_ablation.yaml"
     assert_one_clear_line(launch(study, IMAGENET_DIR=str(tmp_path / "none")), 3, str(tmp_path / "none"))

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sqzlab.config import ModelConfig, model_config
+from sqzlab.config import ModelConfig
 from sqzlab.launching.costs import Cost, measure_all
+from sqzlab.resolving import model_config
 
 UNUSABLE = ('{"params": 1, "macs": 2, "parameters": {}}', '{"params": 1, "ma', "", "[1]")  # the first: an older form
 

@@ -17,7 +17,7 @@ from launching.conftest import ROOT
 
 from sqzlab import create_model
 from sqzlab.catalog import BACKBONES, SQUEEZES
-from sqzlab.config import ModelConfig, model_config
+from sqzlab.config import ModelConfig
 from sqzlab.errors import ConfigError, UnavailableError
 from sqzlab.launching import estimate as module
 from sqzlab.launching.costs import Cost, measure_all
@@ -36,6 +36,7 @@ from sqzlab.launching.estimate import (
     makespan,
 )
 from sqzlab.launching.status import State, Status
+from sqzlab.resolving import model_config
 from sqzlab.run import Run
 from sqzlab.runs.files import read_json
 from sqzlab.study.study import Study, load_study

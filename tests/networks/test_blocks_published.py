@@ -13,11 +13,11 @@ from torch import nn
 
 from sqzlab import catalog
 from sqzlab.catalog import Site
-from sqzlab.config import model_config
 from sqzlab.networks.blocks import BLOCKS, make_block
 from sqzlab.networks.cost import measure
 from sqzlab.networks.se_block import Excitation, SEBlock
 from sqzlab.networks.squeezes import SQUEEZES
+from sqzlab.resolving import model_config
 
 BOTH = ("weight", "bias")
 

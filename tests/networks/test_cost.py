@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from sqzlab import catalog
-from sqzlab.config import model_config, sites_of
 from sqzlab.networks.cost import Cost, measure
 from sqzlab.networks.resnet import build
+from sqzlab.resolving import model_config, sites_of
 
 NO_BIAS = ("gap", "gmp", "std", "gapXstd", "random")
 PARAMS = [

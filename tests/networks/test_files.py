@@ -14,7 +14,7 @@ from refused_files import told
 from torch import nn
 
 from sqzlab import catalog
-from sqzlab.config import ModelConfig, model_config
+from sqzlab.config import ModelConfig
 from sqzlab.errors import ConfigError
 from sqzlab.networks.files import (
     FORMAT,
@@ -27,6 +27,7 @@ from sqzlab.networks.files import (
     save_zip,
 )
 from sqzlab.networks.resnet import build
+from sqzlab.resolving import model_config
 
 MEAN, STD = (0.5, 0.25, 0.125), (0.1, 0.2, 0.3)
 NAMES = ("cat", "dog", "a bird, or two")

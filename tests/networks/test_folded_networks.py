@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sqzlab import catalog, create_model
-from sqzlab.config import model_config
 from sqzlab.errors import ConfigError
 from sqzlab.networks.random_squeeze import set_random_keys
 from sqzlab.networks.resnet import build
 from sqzlab.networks.se_block import Gate
+from sqzlab.resolving import model_config
 
 SMALL: dict[str, Any] = {"num_classes": 10, "image_size": 56, "stem": "small", "width": 0.125, "zero_init_gamma": False}
 """Maps of 56, 28, 14 and 7 pixels, as of images of 224 with the usual stem."""

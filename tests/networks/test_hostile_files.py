@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from refused_files import told
 from torch import Tensor, nn
 
-from sqzlab.config import model_config
 from sqzlab.errors import ConfigError
 from sqzlab.networks.files import FORMAT, SUFFIXES, read_network, read_weights, save_network
 from sqzlab.networks.resnet import build
+from sqzlab.resolving import model_config
 
 CONFIG = model_config(backbone="resnet18", squeeze="RG", num_classes=3, image_size=32, stem="small", width=0.25)
 

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from sqzlab import catalog
-from sqzlab.config import model_config
 from sqzlab.networks.resnet import build
+from sqzlab.resolving import model_config
 
 PLAIN = {
     "resnet18": 11_689_512,

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sqzlab import catalog, create_model
-from sqzlab.config import ModelConfig, model_config, sites_of
+from sqzlab.config import ModelConfig
 from sqzlab.networks.resnet import build
 from sqzlab.networks.se_block import Gate
+from sqzlab.resolving import model_config, sites_of
 
 SMALL: dict[str, Any] = {"num_classes": 10, "image_size": 32, "stem": "small", "width": 0.25}
 PLACED = [

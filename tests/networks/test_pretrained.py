@@ -14,12 +14,13 @@ import torchvision
 from torch import Tensor, nn
 
 from sqzlab import catalog, create_model
-from sqzlab.config import ModelConfig, model_config
+from sqzlab.config import ModelConfig
 from sqzlab.errors import ConfigError
 from sqzlab.networks.files import save_network
 from sqzlab.networks.pretrained import STARTS, Loaded, PretrainedWarning, load_pretrained
 from sqzlab.networks.random_squeeze import set_random_keys
 from sqzlab.networks.resnet import build
+from sqzlab.resolving import model_config
 
 SQUEEZES = tuple(name for name in catalog.SQUEEZES if name != "baseline")
 SMALL: dict[str, Any] = {"num_classes": 10, "image_size": 32, "stem": "small", "width": 0.25}

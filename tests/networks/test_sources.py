@@ -11,11 +11,12 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from sqzlab.config import ModelConfig, model_config
+from sqzlab.config import ModelConfig
 from sqzlab.errors import ConfigError
 from sqzlab.networks.files import load_weights
 from sqzlab.networks.resnet import build
 from sqzlab.networks.sources import SOURCES, for_timm, translate
+from sqzlab.resolving import model_config
 
 HERE = Path("a.pt")
 TIMM = {

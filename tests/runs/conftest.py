@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from small_runs import SMALL, MakeRun
 
-from sqzlab.config import Config, resolve
+from sqzlab.config import Config
+from sqzlab.resolving import resolve
 from sqzlab.run import CONFIG, Run
 from sqzlab.runs.files import write_json
 

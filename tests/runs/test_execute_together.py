@@ -18,9 +18,10 @@ from same_result import assert_same_result, segments
 from shared_runs import Tasks, executed, together
 from small_runs import SMALL, MakeRun, wait_for
 
-from sqzlab.config import Config, resolve
+from sqzlab.config import Config
 from sqzlab.data.order import permutation
 from sqzlab.errors import UnavailableError
+from sqzlab.resolving import resolve
 from sqzlab.run import CHECKPOINT, CONFIG, FAILURE, LEASE, METRICS, Run
 from sqzlab.runs.execute import execute
 from sqzlab.runs.files import read_json, write_json

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from small_runs import SMALL
 
-from sqzlab.config import HOST_KEYS, SECTIONS, Config, resolve
+from sqzlab.config import HOST_KEYS, SECTIONS, Config
+from sqzlab.resolving import resolve
 from sqzlab.run import Run
-from sqzlab.runs.graphs import FOLDER, UNSHAPING, graph_of, published, to_compile
+from sqzlab.runs.graphs import FOLDER, UNSHAPING, UNUSED_S, forget, graph_of, published, to_compile
 
 
 def config(seed: int = 0, **values: Any) -> Config:
@@ -60,6 +63,24 @@ def test_what_shapes_the_code_makes_another_graph(values: dict[str, Any]) -> Non
     assert graph_of(config(**values)) != graph_of(config())
 
 
+SIZED = {"data__name": "generated", "train__train_sizes": (16, 24), "train__size_milestones": (1,)}
+
+
+@pytest.mark.parametrize(
+    ("values", "same"),
+    [
+        ({"train__size_milestones": (2,)}, True),
+        ({"train__trivial_augment": True, "train__random_erasing": 0.1, "train__mixup_alpha": 0.2}, True),
+        ({"train__cutmix_alpha": 1.0}, True),
+        ({"train__train_sizes": (16, 32)}, False),
+    ],
+)
+def test_sizes_of_crops_make_another_graph_and_neither_their_epochs_nor_what_is_done_to_images(
+    values: dict[str, Any], same: bool
+) -> None:
+    assert (graph_of(config(**SIZED | values)) == graph_of(config(**SIZED))) == same
+
+
 def test_what_is_said_to_shape_nothing_are_keys_of_a_run() -> None:
     keys = {f"{section}.{name}" for section, cls in SECTIONS.items() for name in cls.model_fields}
     assert set(UNSHAPING) <= keys
@@ -86,3 +107,15 @@ def test_a_graph_is_compiled_beforehand_where_several_runs_wait_for_it(
 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/somewhere/of/mine")
     assert to_compile(runs, tmp_path) == {}
+
+
+def test_archives_that_no_run_has_begun_with_for_long_go_unless_this_code_would_use_them(tmp_path: Path) -> None:
+    forget(tmp_path, [run()])  # nothing is there yet
+    (tmp_path / FOLDER).mkdir()
+    now = time.time()
+    ages_s = {f"{graph_of(config())}-1.zip": 2.0, "old-1.zip": 1.1, "young-1.zip": 0.9, ".old-1.zip.a.tmp": 1.1}
+    for name, age in ages_s.items():
+        (tmp_path / FOLDER / name).touch()
+        os.utime(tmp_path / FOLDER / name, times=(now - age * UNUSED_S,) * 2)
+    forget(tmp_path, [run(), run(train__compile=False)])
+    assert {path.name for path in (tmp_path / FOLDER).iterdir()} == {f"{graph_of(config())}-1.zip", "young-1.zip"}

@@ -127,7 +127,8 @@ def test_together_they_have_every_squeeze_gate_placement_and_recipe() -> None:
     assert {model.placement for model in models} - {None} == set(PLACEMENTS)
     asked = {run.config.train.recipe for run in study("recipes", "imagenet").runs}
     same = {name for name, row in RECIPES.items() if (row.train, row.zero_init_gamma) == SPRG and name != "sprg"}
-    assert asked == set(RECIPES) - same - {"digits"}
+    assert {run.config.train.recipe for run in study("squeeze_ablation", "imagenet_fast").runs} == {"fast16"}
+    assert asked == set(RECIPES) - same - {"digits", "fast16"}
 
 
 SPRG = (RECIPES["sprg"].train, RECIPES["sprg"].zero_init_gamma)

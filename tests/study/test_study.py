@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sqzlab.catalog import SQUEEZES
-from sqzlab.config import Config, resolve
+from sqzlab.config import Config
 from sqzlab.errors import ConfigError
+from sqzlab.resolving import resolve
 from sqzlab.run import Run
 from sqzlab.study.study import load_study, profile_names
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from small_runs import SMALL
 
-from sqzlab.config import Config, resolve
+from sqzlab.config import Config
 from sqzlab.data.open import Data, open_data
+from sqzlab.resolving import resolve
 from sqzlab.training.trainer import Trainer
 
 EPOCHS, SEEDS = 3, 3

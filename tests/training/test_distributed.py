@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sqzlab.config import Config, resolve
+from sqzlab.config import Config
 from sqzlab.data.open import open_data
 from sqzlab.errors import UnavailableError
 from sqzlab.networks.random_squeeze import set_random_keys
 from sqzlab.networks.resnet import build
+from sqzlab.resolving import resolve
 from sqzlab.training.schedule import learning_rate
 from sqzlab.training.trainer import Trainer
 from sqzlab.training.world import World, joined

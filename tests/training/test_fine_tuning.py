@@ -12,12 +12,13 @@ import torch
 from small_runs import SMALL
 from torch.nn import functional as F
 
-from sqzlab.config import Config, resolve
+from sqzlab.config import Config
 from sqzlab.data.fingerprint import digests
 from sqzlab.data.open import Data, open_data
 from sqzlab.errors import UnavailableError
 from sqzlab.networks.pretrained import PretrainedWarning, load_pretrained
 from sqzlab.networks.resnet import build
+from sqzlab.resolving import resolve
 from sqzlab.training.schedule import learning_rate
 from sqzlab.training.trainer import Trainer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -44,5 +45,8 @@ def test_what_torch_sets_by_itself_is_no_setting_of_the_users(tmp_path: Path, mo
     with kernels_in(tmp_path):
         assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path)
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == default
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # of a job; its launch had another
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    assert not own_cache()
     monkeypatch.setenv("TRITON_CACHE_DIR", "/scratch/mine")
     assert own_cache()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sqzlab import create_model
-from sqzlab.config import Config, resolve
+from sqzlab.config import Config
 from sqzlab.recipes import RECIPES
+from sqzlab.resolving import resolve
 from sqzlab.training.optimizer import make_optimizer
 
 

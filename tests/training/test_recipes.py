@@ -1,6 +1,6 @@
 """Published recipes against their sources, written out here a second time: the learning rate of every epoch above all.
 
-The cosine's oracle is PyTorch's own scheduler.
+The oracle of the cosine and of the line are PyTorch's own schedulers.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, MultiStepLR, SequentialLR
 
-from sqzlab.config import TrainConfig, resolve
+from sqzlab.config import TrainConfig
 from sqzlab.recipes import RECIPES
+from sqzlab.resolving import resolve
 from sqzlab.training.schedule import learning_rate
 
 STEPS = 50  # an epoch here
@@ -21,7 +22,7 @@ STEPS = 50  # an epoch here
 
 @dataclass(frozen=True)
 class Published:
-    """Where a step schedule drops, as (first epoch, rate from there on); empty for FcaNet's cosine."""
+    """Where a step schedule drops, as (first epoch, rate from there on); empty for the others."""
 
     epochs: int
     batch: int
@@ -30,6 +31,9 @@ class Published:
     init: str = "torchvision"
     label_smoothing: float = 0.0
     warmup_epochs: int = 0
+    weight_decay: float = 1e-4
+    decay_norm_and_bias: bool = True
+    sizes: tuple[tuple[int, ...], tuple[int, ...]] | None = None  # of crops, and the epochs at which the next begins
 
 
 def drops(lr: float, *milestones: int) -> tuple[tuple[int, float], ...]:
@@ -48,6 +52,14 @@ PUBLISHED = {
     "moskomule": Published(90, 256, drops(0.6 / 1024 * 256, 50, 70), False),
     "srm": Published(90, 256, drops(0.1, 31, 61), False),
     "fcanet": Published(100, 256, (), False, label_smoothing=0.1, warmup_epochs=5),
+    "fast16": Published(
+        *(16, 1024, (), False),
+        label_smoothing=0.1,
+        warmup_epochs=2,
+        weight_decay=5e-5,
+        decay_norm_and_bias=False,
+        sizes=((160, 192), (12,)),
+    ),
 }
 
 
@@ -65,7 +77,10 @@ def test_every_published_recipe_is_compared_here() -> None:
 def test_everything_but_the_schedule_is_as_published(recipe: str) -> None:
     published, (train, zero_init_gamma) = PUBLISHED[recipe], resolved(recipe)
     assert (train.epochs, train.batch_size) == (published.epochs, published.batch)
-    assert (train.momentum, train.nesterov, train.weight_decay, train.decay_norm_and_bias) == (0.9, False, 1e-4, True)
+    assert (train.momentum, train.nesterov, train.weight_decay) == (0.9, False, published.weight_decay)
+    assert train.decay_norm_and_bias == published.decay_norm_and_bias
+    sizes = None if train.train_sizes is None else (train.train_sizes, train.size_milestones)
+    assert sizes == published.sizes
     assert (train.label_smoothing, train.warmup_epochs) == (published.label_smoothing, published.warmup_epochs)
     assert (train.init, zero_init_gamma, train.clip_norm) == (published.init, published.zero_init_gamma, None)
 
@@ -90,7 +105,10 @@ def test_every_step_has_the_rate_of_torchs_own_schedulers(recipe: str) -> None:
         scheduler = MultiStepLR(optimizer, [epoch * STEPS for epoch in train.milestones], gamma=0.1)
     else:
         rising = LinearLR(optimizer, start_factor=1 / warmup, total_iters=warmup - 1)
-        falling = CosineAnnealingLR(optimizer, train.epochs * STEPS - warmup)
+        left = train.epochs * STEPS - warmup
+        falling: Any = CosineAnnealingLR(optimizer, left)
+        if train.schedule == "linear":
+            falling = LinearLR(optimizer, start_factor=1, end_factor=0, total_iters=left)
         scheduler = SequentialLR(optimizer, [rising, falling], milestones=[warmup])
     for step in range(train.epochs * STEPS):
         assert learning_rate(train, step, STEPS) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-6, abs=1e-12)
@@ -114,6 +132,7 @@ def test_what_a_source_does_not_say_is_marked_by_its_key_and_explained(recipe: s
         ("sprg", set()),
         ("srm", set()),
         ("fcanet", set()),
+        ("fast16", {"decay_norm_and_bias", "warmup_epochs", "size_milestones", "train_sizes"}),
     ],
 )
 def test_our_own_choices_are_marked(recipe: str, keys: set[str]) -> None:

@@ -16,8 +16,9 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sqzlab.catalog import BLOCK_FORMS, SQUEEZES
-from sqzlab.config import Config, resolve
+from sqzlab.config import Config
 from sqzlab.data.open import Data, open_data
+from sqzlab.resolving import resolve
 from sqzlab.training.trainer import Evaluation, Trainer
 
 OF_THE_STUDY = ("baseline", "gap", "gmp", "std", "gapXstd", "random", "SP", "RG")

@@ -11,9 +11,10 @@ import torch
 from small_runs import SMALL
 from torch.nn import functional as F
 
-from sqzlab.config import Config, resolve
+from sqzlab.config import Config
 from sqzlab.data.open import Data, open_data
 from sqzlab.networks.resnet import build
+from sqzlab.resolving import resolve
 from sqzlab.training.schedule import learning_rate
 from sqzlab.training.trainer import Trainer, set_numerics
 
@@ -161,11 +162,14 @@ def test_what_is_compiled_does_not_depend_on_the_shapes_before_it(
 def test_float32_on_a_gpu_is_not_tf32() -> None:
     conv, matmul = torch.backends.cudnn.conv, torch.backends.cuda.matmul
     before = conv.fp32_precision, matmul.fp32_precision, torch.backends.cudnn.benchmark
+    sums = matmul.allow_fp16_reduced_precision_reduction
     try:
         set_numerics(configured(device="cuda"))
         assert (conv.fp32_precision, matmul.fp32_precision) == ("ieee", "ieee")
+        assert not matmul.allow_fp16_reduced_precision_reduction  # of the data's crops
     finally:
         conv.fp32_precision, matmul.fp32_precision, torch.backends.cudnn.benchmark = before
+        matmul.allow_fp16_reduced_precision_reduction = sums
 
 
 def test_random_does_not_depend_on_the_batch_size_at_evaluation(digits: Data) -> None:
