@@ -13,21 +13,19 @@ from rich.console import Console
 
 from sqzlab.analysis.cli import analyse
 from sqzlab.errors import ConfigError, UnavailableError
-from sqzlab.launching import devices, estimate, local, plan
+from sqzlab.launching import by_recipe, devices, estimate, local, plan
 from sqzlab.launching.costs import measure_all
 from sqzlab.launching.display import Display, say
 from sqzlab.launching.status import State, Status, statuses, summary
 from sqzlab.run import FAILURE, Run
 from sqzlab.runs.files import read_json, write_json
-from sqzlab.runs.graphs import to_compile
+from sqzlab.runs.graphs import forget, to_compile
 from sqzlab.slurm import client, options, queue, throttle
 from sqzlab.slurm.batches import locked
 from sqzlab.slurm.cancel import cancel
 from sqzlab.slurm.queue import Queue
-from sqzlab.slurm.submit import Submitted, submit
+from sqzlab.slurm.submit import Refused, Submitted, submit
 from sqzlab.study.study import Study, select
-
-NOT_STARTED = "launch failed requeued held"  # Slurm's words for a job that it never starts again by itself
 
 
 def launch(arguments: argparse.Namespace, study: Study, folder: Path, console: Console) -> int:
@@ -82,6 +80,8 @@ def _launch(arguments: argparse.Namespace, cluster: str, study: Study, folder: P
     if missing or arguments.dry_run:
         for line in estimate.lines(expected):
             say(console, line)
+        if arguments.dry_run and not arguments.debug and by_recipe.applies(study):
+            by_recipe.show(console, study, costs, found, at_once, packed=cluster == "slurm")
         estimate.check_budget(study, expected)
     if (first := _compiled_first(missing, jobs, folder, cluster)) is not None:
         say(console, first)
@@ -89,6 +89,7 @@ def _launch(arguments: argparse.Namespace, cluster: str, study: Study, folder: P
         return 0
     if missing:
         estimate.check_disk(folder, expected)
+        forget(folder, study.runs)
     plan.write_plan(study, folder, costs)
     left = [] if arguments.retry_failed else _in_state(chosen, found, State.FAILED)
     if left:
@@ -126,10 +127,9 @@ def _submit(
         cancel(folder, held)
     elif former:
         say(console, f"jobs in the queue for runs that are no longer of this study: {len(former)}; see --cancel")
-    stuck = sorted({job.job_id for job in jobs.jobs.values() if job.reason.startswith(NOT_STARTED)})
-    if stuck:
-        client.release(stuck)
-        say(console, f"released {len(stuck)} jobs that Slurm held because a node could not start them")
+    if jobs.not_started:
+        client.release(jobs.not_started)
+        say(console, f"released {len(jobs.not_started)} jobs that Slurm held because a node could not start them")
     most = throttle.limit_now(folder, arguments.jobs, present=bool(jobs.jobs or jobs.compiling))
     if most is not None:
         about = "" if arguments.jobs else ", as before; --jobs N changes it"
@@ -144,6 +144,9 @@ def _submit(
     accepted: set[str] = set()
     try:
         for one in submit(study, missing, folder, asked, most):
+            if isinstance(one, Refused):
+                say(console, f"{one.why}; {one.jobs} graphs are not compiled first: each run compiles for itself")
+                continue
             total += 0 if one.compiles else one.jobs
             accepted.update(one.run_ids)
             _tell(console, one)

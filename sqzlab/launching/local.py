@@ -19,8 +19,10 @@ from sqzlab.launching.children import python_path
 from sqzlab.launching.display import Display
 from sqzlab.launching.start import begin
 from sqzlab.launching.status import State, status_of
-from sqzlab.run import Run
+from sqzlab.run import LEASE, PROVENANCE, Run
+from sqzlab.runs.files import read_json
 from sqzlab.runs.graphs import graph_of, to_compile
+from sqzlab.runs.lease import expired
 
 POLL_S = 0.25
 STOP_S = 30.0  # how long a worker may take to reach a step boundary and save
@@ -59,7 +61,7 @@ def work_off(
 
     Returns the exit code: 0, or that of the first run that failed. A failed run stops no other. Runs that another
     launch holds (`elsewhere`, and those found so) are waited for, and taken over should it end without finishing them;
-    those that fail there count as failed. Of runs that share a graph one goes first, to compile it; until it has, or
+    those that fail there count as failed. Of runs that share a graph one goes first, to compile it; until it trains, or
     has ended, the others let those with other graphs go before.
     Raises KeyboardInterrupt after Ctrl-C or SIGTERM, once every worker has saved its state and ended.
     """
@@ -99,9 +101,10 @@ class _Queue:
 
     def _next(self) -> Run | None:
         """The first waiting run that nobody compiles for at this moment."""
-        at_work = [worker.run for worker in self.workers if worker.run.config.train.compile]
-        lacking = to_compile([*self.waiting, *at_work], self.folder) if at_work else {}
-        being_compiled = {graph_of(run.config) for run in at_work} & lacking.keys()
+        at_work = [*(worker.run for worker in self.workers), *self.elsewhere] if self.waiting else []
+        compiling = [run for run in at_work if run.config.train.compile and not _trains(self.folder / run.run_id)]
+        lacking = to_compile([*self.waiting, *compiling], self.folder) if compiling else {}
+        being_compiled = {graph_of(run.config) for run in compiling} & lacking.keys()
         later = {run.run_id for graph in being_compiled for run in lacking[graph]}
         run = next((run for run in self.waiting if run.run_id not in later), None)
         if run is not None:
@@ -164,6 +167,13 @@ class _Queue:
                 self.exit_code = self.exit_code or 1
             else:
                 self.waiting.append(run)
+
+
+def _trains(folder: Path) -> bool:
+    """Whether the process that holds the run is past compiling."""
+    held = read_json(folder / LEASE) or {}
+    segments = (read_json(folder / PROVENANCE) or {}).get("segments", ())
+    return bool(segments) and segments[-1].get("token") == held.get("token") and not expired(folder, held)
 
 
 def _death(code: int | None) -> str:

@@ -123,7 +123,8 @@ class _Selftest:
             self.studies[folder] = runs
             with locked(folder):
                 prepare(runs, folder)
-                accepted += submit(study, runs, folder, self.options, None)
+                sent = submit(study, runs, folder, self.options, None)
+                accepted += [one for one in sent if isinstance(one, Submitted)]
         ids = " and ".join(one.job_id for one in accepted)
         self.tell(OK, "submit", f"arrays {ids} accepted in {time.monotonic() - began:.1f} s")
 

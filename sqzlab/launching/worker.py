@@ -19,11 +19,12 @@ import torch
 from sqzlab.errors import SqzlabError
 from sqzlab.runs.code import origin
 from sqzlab.runs.execute import execute
+from sqzlab.runs.graphs import installed
 from sqzlab.runs.stop import StopFlag
 
 LOG = "log.txt"
 GRACE_S = 20.0  # for a worker whose launcher is gone to reach a step boundary and save
-PRELOADED = (torch, sklearn.datasets, origin())  # origin: of the code as it was when it was imported
+PRELOADED = (torch, sklearn.datasets, origin(), installed())  # the last two: of the code as it was when it was imported
 
 
 def work(folder: Path, gpu: str | None, try_resuming: bool, told: Connection) -> None:

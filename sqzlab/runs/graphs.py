@@ -12,6 +12,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -19,12 +20,16 @@ from pathlib import Path
 from sqzlab.config import HOST_KEYS, Config
 from sqzlab.run import Run
 from sqzlab.runs.code import PACKAGE, contents, digest
+from sqzlab.runs.lease import now
 from sqzlab.training.inductor import own_cache
 
 FOLDER = "kernels"  # of a study
+UNUSED_S = 30 * 24 * 3600.0
 UNSHAPING = (
     *HOST_KEYS,
     *("model.zero_init_gamma", "data.name", "data.lists_digest", "data.train_images", "data.val_images"),
+    *("data.tier", "data.store_digest", "train.size_milestones", "train.trivial_augment", "train.random_erasing"),
+    *("train.mixup_alpha", "train.cutmix_alpha"),
     *("train.recipe", "train.epochs", "train.lr", "train.momentum", "train.nesterov", "train.weight_decay"),
     *("train.decay_norm_and_bias", "train.schedule", "train.milestones", "train.gamma", "train.warmup_epochs"),
     *("train.label_smoothing", "train.clip_norm", "train.init", "train.pretrained_digest", "train.lrp"),
@@ -41,7 +46,7 @@ def graph_of(config: Config) -> str:
     for key in UNSHAPING:
         section, name = key.split(".")
         del values[section][name]
-    text = json.dumps([values, _installed()], sort_keys=True)
+    text = json.dumps([values, installed()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -62,7 +67,17 @@ def to_compile(runs: Iterable[Run], study_folder: Path, least: int = 2) -> dict[
     return {graph: alike for graph, alike in graphs.items() if len(alike) >= least and graph not in there}
 
 
+def forget(study_folder: Path, runs: Iterable[Run]) -> None:
+    """Removes archives that no run has begun with for `UNUSED_S`, but for those of these runs: older code's."""
+    needed = {graph_of(run.config) for run in runs if run.config.train.compile}
+    for path in (study_folder / FOLDER).glob("*"):
+        with suppress(OSError):  # another launch does so as well
+            if path.name.partition("-")[0] not in needed and now(path.parent) - path.stat().st_mtime > UNUSED_S:
+                path.unlink()
+
+
 @cache
-def _installed() -> tuple[str, ...]:
+def installed() -> tuple[str, ...]:
+    """Read from the disk at the first call and then kept, as what is imported is."""
     code = {name: data for name, data in contents(PACKAGE).items() if name.startswith(CODE)}
     return platform.python_version(), version("torch"), digest(code)

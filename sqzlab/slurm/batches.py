@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -109,6 +109,23 @@ def newest_first(batches: Sequence[Batch]) -> Iterator[tuple[str, Batch, int]]:
                 if run_id not in seen:
                     seen.add(run_id)
                     yield run_id, batch, index
+
+
+def submitted(batches: Iterable[Batch]) -> set[str]:
+    """Every run that was ever submitted, or for which a job compiles."""
+    return {run_id for batch in batches for run_ids in batch.runs for run_id in run_ids}
+
+
+def awaited(after: str | None, batches: Mapping[str, Batch]) -> list[Batch]:
+    """What ends before an array begins that comes after this one, by its folder's name.
+
+    One that only compiles may be cancelled alone, so what it comes after is awaited, too.
+    """
+    found: list[Batch] = []
+    while after is not None and after in batches:
+        found.append(batches[after])
+        after = found[-1].after if found[-1].graphs else None
+    return found
 
 
 def mark_cancelled(batch: Batch, run_ids: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ from sqzlab.errors import UnavailableError
 from sqzlab.run import FAILURE, METRICS
 from sqzlab.runs.files import read_json, write_json
 from sqzlab.slurm import client
-from sqzlab.slurm.batches import BATCH, HELD, Batch, locked, read_all
+from sqzlab.slurm.batches import BATCH, HELD, Batch, awaited, locked, read_all
 
 FIRST = 3  # runs that must have failed alike, with none done
 
@@ -27,9 +27,11 @@ def after_failure(batch: Batch) -> None:
                 write_json(other.folder / HELD, {"error": error})  # first: a killed job leaves no hold without a reason
             client.hold([one.job_id for one in waiting])  # not what runs: a healthy one may be queued again
             ids = {one.name: one.array for one in client.listed()}
-            for behind in read_all(batch.study_folder):  # it waits for the end of what is held now
-                if behind.after in {other.folder.name for other in alike} and behind.job_name in ids:
-                    client.start_unconditionally(ids[behind.job_name])
+            batches = {other.folder.name: other for other in read_all(batch.study_folder)}
+            for behind in batches.values():
+                before = {other.job_name for other in awaited(behind.after, batches)}
+                if behind.job_name in ids and before & names:  # it waits for the end of what is held now
+                    client.start_after(ids[behind.job_name], [ids[name] for name in before - names if name in ids])
             print(f"held {len(waiting)} waiting jobs: the first runs of their array failed alike", flush=True)
     except UnavailableError as silent:  # the next run that fails holds them
         print(f"the rest could not be held: {silent}", flush=True)
@@ -63,4 +65,5 @@ def _kind(error: str) -> str:
 
 
 def _together(other: Batch, batch: Batch) -> bool:
-    return (other.launch, other.resource_class) == (batch.launch, batch.resource_class)
+    """Whether what fails in one fails in the other. What only compiles is needed whatever fails."""
+    return not other.graphs and (other.launch, other.resource_class) == (batch.launch, batch.resource_class)

@@ -143,9 +143,14 @@ def throttle(array: str, most: int) -> None:
     _change("scontrol", "update", f"JobId={array}", f"ArrayTaskThrottle={most}")
 
 
-def start_unconditionally(array: str) -> None:
-    """Takes back what the array waits for."""
-    _change("scontrol", "update", f"JobId={array}", "Dependency=")
+def start_after(array: str, before: Sequence[str]) -> None:
+    """The array waits for the end of these and for nothing else."""
+    _change("scontrol", "update", f"JobId={array}", f"Dependency={after_all(before)}")
+
+
+def after_all(arrays: Sequence[str]) -> str:
+    """Slurm's word for a job that begins when these have ended, however they did."""
+    return f"afterany:{':'.join(arrays)}" if arrays else ""
 
 
 def _change(*command: str) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqzlab.run import METRICS
 from sqzlab.slurm import client
-from sqzlab.slurm.batches import JOB_ID, Batch, newest_first, read_all
+from sqzlab.slurm.batches import JOB_ID, Batch, newest_first, read_all, submitted
 from sqzlab.slurm.client import Listed, SilentError
 
 
@@ -33,16 +33,19 @@ class Queue:
     cancelled: frozenset[str]  # runs whose newest job was cancelled by `--cancel`
     silent: str | None  # why Slurm does not answer; then `jobs` is what was last known, with the state UNKNOWN
     compiling: frozenset[str] = frozenset()  # graphs that jobs compile, or will, before the runs that share them begin
+    not_started: tuple[str, ...] = ()  # jobs that Slurm holds because a node could not start them
 
 
 EMPTY = Queue({}, {}, {}, frozenset(), None)
+NOT_STARTED = "launch failed requeued held"  # Slurm's words for a job that it never starts again by itself
+HELD = (NOT_STARTED, "JobHeld")
 
 
 def read(study_folder: Path) -> Queue:
     """Asks Slurm once, and only if something was ever submitted from this folder and is not done."""
     batches = read_all(study_folder)
     newest = {run_id: (batch, index) for run_id, batch, index in newest_first(batches)}
-    unfinished = [run_id for run_id in newest if not (study_folder / run_id / METRICS).exists()]
+    unfinished = {run_id for run_id in submitted(batches) if not (study_folder / run_id / METRICS).exists()}
     if not unfinished:
         return EMPTY
     cancelled = {run_id for run_id, (batch, _) in newest.items() if run_id in batch.cancelled()}
@@ -64,14 +67,15 @@ def read(study_folder: Path) -> Queue:
             jobs[run_id] = Job(one.job_id, one.state, one.reason, log)
             if why_held is not None and one.state == "PENDING" and one.reason.startswith("JobHeld"):
                 held[run_id] = why_held
-    past = _past({run_id: newest[run_id] for run_id in unfinished if run_id not in jobs})
+    past = _past({run_id: newest[run_id] for run_id in newest if run_id in unfinished and run_id not in jobs})
     return replace(
         queue,
         jobs=jobs,
         past=past,
         held=held,
         cancelled=queue.cancelled - jobs.keys(),
-        compiling=frozenset(compiled_by(ours)),
+        compiling=frozenset(graph for graph, _ in _compilations(ours)),
+        not_started=tuple(one.job_id for _, one in ours if one.reason.startswith(NOT_STARTED)),
     )
 
 
@@ -84,8 +88,12 @@ def of_study(batches: Sequence[Batch], listed: Sequence[Listed]) -> list[tuple[B
 
 
 def compiled_by(jobs: Sequence[tuple[Batch, Listed]]) -> dict[str, str]:
-    """By graph the array that compiles it now or will."""
-    return {batch.graphs[one.index]: one.array for batch, one in jobs if batch.graphs and one.state != "COMPLETING"}
+    """By graph the array that compiles it now or will, unless it is held: nobody knows for how long."""
+    return {graph: one.array for graph, one in _compilations(jobs) if not one.reason.startswith(HELD)}
+
+
+def _compilations(jobs: Sequence[tuple[Batch, Listed]]) -> Iterator[tuple[str, Listed]]:
+    return ((batch.graphs[one.index], one) for batch, one in jobs if batch.graphs and one.state != "COMPLETING")
 
 
 def adopt(study_folder: Path) -> None:

@@ -22,7 +22,7 @@ from sqzlab.errors import ConfigError, UnavailableError
 from sqzlab.run import Run
 from sqzlab.runs.graphs import to_compile
 from sqzlab.slurm import client, snapshot, throttle
-from sqzlab.slurm.batches import FOLDER, Batch, now, read_all
+from sqzlab.slurm.batches import FOLDER, Batch, awaited, now, read_all
 from sqzlab.slurm.options import Options, minutes, of_job
 from sqzlab.slurm.queue import compiled_by, of_study
 from sqzlab.study.slurm import Slurm
@@ -34,6 +34,18 @@ AMBIGUOUS = ("unable to contact", "timed out", "socket", "connection", "does not
 """In Slurm's words for what may have reached the controller nevertheless: such an intent stays, to be adopted."""
 
 COMPILING_MIN = 30  # time limit of a job that compiles one graph, which takes a minute or two
+
+
+class RefusedError(UnavailableError):
+    """Slurm has refused an array, and has none of its jobs."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An array that only compiles, which Slurm has refused: the runs begin without it."""
+
+    jobs: int
+    why: str
 
 
 @dataclass(frozen=True)
@@ -62,12 +74,12 @@ class _Asked:
 
 def submit(
     study: Study, runs: Sequence[Run], study_folder: Path, options: Options, most: int | None
-) -> Iterator[Submitted]:
+) -> Iterator[Submitted | Refused]:
     """Submits the runs array by array, at most `most` jobs of the study at a time, yielding each accepted one.
 
     `options` are the user's own, over what the study asks. The caller holds the study's lock and has prepared the run
     folders. Each intent is on the disk before Slurm is asked. Raises UnavailableError with Slurm's own words where it
-    refuses; what it accepted before is submitted.
+    refuses an array of runs; what it accepted before is submitted.
     """
     study_folder = study_folder.absolute()  # links stay: nodes may know a shared folder by another path than this host
     if "%" in str(study_folder):
@@ -76,7 +88,8 @@ def submit(
     longest = client.max_array_size()
     asked = list(_arrays(study, runs, longest))
     graphs = to_compile(runs, study_folder, least=1)  # a lone run waits for what is being compiled, too
-    under_way = compiled_by(of_study(read_all(study_folder), client.listed())) if graphs else {}
+    former = read_all(study_folder)
+    under_way = compiled_by(of_study(former, client.listed())) if graphs else {}
     lacking = {graph: alike for graph, alike in graphs.items() if len(alike) > 1 and graph not in under_way}
     placed: list[tuple[int, int | str | None]] = [(len(one.runs), None) for one in asked]
     names = [secrets.token_hex(4) for _ in asked]
@@ -96,8 +109,12 @@ def submit(
         slots = {array.name: array.slots for array in arrays} | {name: number for name, _, number, _ in planned}
         throttle.store(study_folder, most, slots)
     launch, created = secrets.token_hex(4), now()
-    ids: dict[str, str] = {}
+    ids = dict(present)  # by batch
+    batches = {batch.folder.name: batch for batch in former}
+    instead: dict[str, str | None] = {}  # of refused ones: what they would have come after
     for name, one, number, before in planned:
+        while before in instead:
+            before = instead[before]
         batch = Batch(
             study_folder / FOLDER / name,
             f"sqzlab-{study_folder.name}.{name}",
@@ -110,15 +127,22 @@ def submit(
         )
         batch.write({"resources": asdict(one.resources), "code": code.name, "slots": number})
         run_ids = tuple(run_id for runs in one.runs for run_id in runs)
-        parents = [] if before is None else [ids.get(before) or present[before]]
+        parents = [ids[other.folder.name] for other in awaited(before, batches) if other.folder.name in ids]
         if not one.graphs:
             own = set(run_ids)
             needed = [graph for graph, alike in graphs.items() if any(run.run_id in own for run in alike)]
             parents += [under_way[graph] for graph in needed if graph in under_way]
         after = tuple(dict.fromkeys(parents))
-        job_id = _submit(batch, one, _brief(options) if one.graphs else options, code, number, after)
+        try:
+            job_id = _submit(batch, one, _brief(options) if one.graphs else options, code, number, after)
+        except RefusedError as refused:
+            if not one.graphs:
+                raise
+            instead[name] = before
+            yield Refused(len(one.graphs), str(refused))
+            continue
         batch.write_job_id(job_id)
-        ids[name] = job_id
+        ids[name], batches[name] = job_id, batch
         under_way |= dict.fromkeys(one.graphs, job_id)
         limited = number if most is not None else None
         compiles = bool(one.graphs)
@@ -162,7 +186,9 @@ def _compilations(one: _Asked, lacking: dict[str, list[Run]], longest: int) -> I
 def _brief(options: Options) -> Options:
     """Without a time limit that is longer than compiling needs, so that a scheduler fits the jobs in early."""
     asked = minutes(options.get("time"))
-    return options if asked is not None and asked < COMPILING_MIN else {k: v for k, v in options.items() if k != "time"}
+    if asked is not None and asked < COMPILING_MIN:
+        return options
+    return {key: value for key, value in options.items() if key not in ("time", "time_min")}
 
 
 def _submit(batch: Batch, asked: _Asked, options: Options, code: Path, slots: int, after: Sequence[str]) -> str:
@@ -183,7 +209,7 @@ def _submit(batch: Batch, asked: _Asked, options: Options, code: Path, slots: in
         stderr_to_stdout=True,
         srun_args=[*step, *(["--kill-on-bad-exit=1"] if asked.tasks > 1 else [])],
         wckey=None,
-        dependency=f"afterany:{':'.join(after)}" if after else None,
+        dependency=client.after_all(after) or None,
         **{key: value for key, value in wanted.items() if key in own},
     )
     executor.parameters["map_count"] = len(batch.runs)
@@ -200,6 +226,7 @@ def _submit(batch: Batch, asked: _Asked, options: Options, code: Path, slots: in
         said = ([line for line in lines if "error:" in line] or lines)[-1]
         if not any(word in said.lower() for word in AMBIGUOUS):
             shutil.rmtree(batch.folder)
+            raise RefusedError(f"Slurm refuses the jobs: {said}") from None
         raise UnavailableError(f"Slurm refuses the jobs: {said}") from None
 
 

@@ -7,9 +7,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from kept_kernels import keep_kernels
 from launching.conftest import ROOT, Launch
 from rich.console import Console
 
@@ -18,6 +20,7 @@ from sqzlab.launching.local import work_off
 from sqzlab.launching.plan import prepare
 from sqzlab.launching.status import State, status_of
 from sqzlab.run import Run
+from sqzlab.runs.lease import Lease
 from sqzlab.study.study import load_study
 
 METRICS = {"seed": 0, "top1": 0.5, "top5": 1.0, "val_loss": 1.0, "epochs": 2, "params": 1, "macs": 1, "steps": 4}
@@ -78,7 +81,7 @@ def test_of_runs_that_share_a_graph_one_goes_first_and_the_others_wait_for_what_
     launch: Launch, study: Path, tmp_path: Path
 ) -> None:
     study.write_text(study.read_text().replace("{recipe: digits,", "{recipe: digits, compile: true,"))
-    said = launch(study, "--cluster", "local", "--jobs", 4, TORCH_COMPILE_DISABLE="1")  # an archive is empty then
+    said = launch(study, "--cluster", "local", "--jobs", 4, **keep_kernels(study, tmp_path / "node"))
     assert said.returncode == 0, said.stderr
     assert "2 graphs are compiled first, each by one of the 4 runs that share them" in said.stdout
     began = [line.partition(":")[0] for line in said.stdout.splitlines() if line.endswith(": started")]
@@ -89,3 +92,39 @@ def test_of_runs_that_share_a_graph_one_goes_first_and_the_others_wait_for_what_
     assert len(archives) == 2
     logs = [(folder / run_id / "provenance.json").stat().st_mtime_ns for run_id in began[2:]]
     assert min(logs) > min(archives)
+
+
+def test_where_nothing_can_be_published_runs_wait_no_longer_than_the_first_compiles(
+    launch: Launch, study: Path, tmp_path: Path
+) -> None:
+    study.write_text(
+        study.read_text().replace("{recipe: digits, epochs: 2,", "{recipe: digits, compile: true, epochs: 30,")
+    )
+    only = ("--only", "squeeze=gap", "--cluster", "local", "--jobs", 2)
+    said = launch(study, *only, TORCH_COMPILE_DISABLE="1", TMPDIR=str(tmp_path))  # torch keeps nothing then
+    assert said.returncode == 0, said.stderr
+    told = [
+        line.partition(":")[2].split()[0]
+        for line in said.stdout.splitlines()
+        if ": started" in line or ": done" in line
+    ]
+    assert told == ["started", "started", "done", "done"], said.stdout
+
+
+def test_a_run_waits_for_what_another_launch_compiles(study: Path, tmp_path: Path) -> None:
+    study.write_text(study.read_text().replace("{recipe: digits,", "{recipe: digits, compile: true,"))
+    first, second = load_study(study).runs[:2]
+    prepare([first, second], tmp_path)
+    lease = Lease.acquire(tmp_path / first.run_id)
+    seen: list[int] = []
+
+    class Impatient(Display):
+        def refresh(self, running: Sequence[tuple[Run, Path]], elsewhere: int) -> None:
+            seen.append(len(running))
+            if len(seen) == 3:
+                raise KeyboardInterrupt
+
+    with Impatient(Console(file=io.StringIO(), width=80), total=2) as display, pytest.raises(KeyboardInterrupt):
+        work_off([second], tmp_path, slots=(None,), display=display, elsewhere=[first])
+    lease.release()
+    assert seen == [0, 0, 0]

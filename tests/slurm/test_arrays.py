@@ -170,12 +170,18 @@ def test_a_job_that_a_node_could_not_start_is_started_again_by_the_next_launch(
     prolog.write_text("#!/bin/sh\nexit 1\n")
     prolog.chmod(0o755)
     only = ("--cluster", "slurm", "--only", "squeeze=gap", "--only", "seed=0")
-    with Cluster(nodes=1, gpus=0, extra=(f"Prolog={prolog}",)) as lab:
+    shared = tmp_path / "shared.yaml"
+    shared.write_text(study.read_text().replace("{recipe: digits,", "{recipe: digits, compile: true,"))
+    compiling = (shared, "--cluster", "slurm", "--only", "squeeze=gap")
+    with Cluster(nodes=2, gpus=0, extra=(f"Prolog={prolog}",)) as lab:
+        lab.env["TORCH_COMPILE_DISABLE"] = "1"
         assert launch(study, *only, **lab.env).returncode == 0
-        wait_until(lambda: "launch failed requeued held" in lab.run("squeue", "-h", "-o", "%r"), 60)
+        assert launch(*compiling, **lab.env).returncode == 0
+        wait_until(lambda: lab.run("squeue", "-h", "-o", "%r").count("launch failed requeued held") == 2, 60)
         assert "could not be started and is held" in launch(study, "--status", **lab.env).stdout.replace("\n", " ")
         prolog.write_text("#!/bin/sh\n")
         lab.repair()
         again = launch(study, *only, **lab.env)
         assert "released 1 jobs that Slurm held" in again.stdout, again.stdout + again.stderr
-        wait_until(lambda: len(results(tmp_path / "results" / "small")) == 1, 120)
+        assert "released 1 jobs that Slurm held" in launch(*compiling, **lab.env).stdout, "the one that compiles"
+        wait_until(lambda: len(list(tmp_path.glob("results/*/*/metrics.json"))) == 3, 120)
