@@ -1,4 +1,4 @@
-"""Every test: one CPU thread and an empty cache folder of its own."""
+"""Every test: one CPU thread and an empty cache folder of its own. Tests on a Slurm cluster come first."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first, which mostly wait: as the last ones they would keep one worker while the others idle."""
+    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
 
 
 @pytest.fixture(autouse=True, scope="session")
