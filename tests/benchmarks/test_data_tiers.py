@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -59,10 +60,11 @@ def test_ratios_are_of_the_same_round_and_cores_of_the_median() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="no figures of memory on this system")
 def test_memory_counts_what_this_process_holds() -> None:
+    gc.collect()  # what earlier tests left would be given back in between
     before = data_tiers.memory()
-    kept = torch.ones(50_000_000, dtype=torch.uint8)
+    kept = torch.ones(400_000_000, dtype=torch.uint8)
     after = data_tiers.memory()
-    assert all(45 < now - then < 70 for now, then in zip(after, before, strict=True))
+    assert all(300 < now - then < 500 for now, then in zip(after, before, strict=True))
     assert kept[-1] == 1
 
 

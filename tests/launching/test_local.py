@@ -78,10 +78,11 @@ if __name__ == "__main__":
 
 
 def test_of_runs_that_share_a_graph_one_goes_first_and_the_others_wait_for_what_it_compiles(
-    launch: Launch, study: Path, tmp_path: Path
+    launch: Launch, study: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     study.write_text(study.read_text().replace("{recipe: digits,", "{recipe: digits, compile: true,"))
-    said = launch(study, "--cluster", "local", "--jobs", 4, **keep_kernels(study, tmp_path / "node"))
+    node = tmp_path_factory.mktemp("n")  # a short name: sockets lie there
+    said = launch(study, "--cluster", "local", "--jobs", 4, **keep_kernels(study, node))
     assert said.returncode == 0, said.stderr
     assert "2 graphs are compiled first, each by one of the 4 runs that share them" in said.stdout
     began = [line.partition(":")[0] for line in said.stdout.splitlines() if line.endswith(": started")]

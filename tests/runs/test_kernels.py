@@ -8,7 +8,10 @@ import os
 import stat
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from multiprocessing.pool import Pool
 from pathlib import Path
 
 import pytest
@@ -172,7 +175,7 @@ def test_a_disk_that_takes_no_archive_stops_no_run(tmp_path: Path, capsys: pytes
 
 
 def test_processes_that_come_at_once_all_find_the_whole(kernels: Kernels) -> None:
-    with _context.Pool(6) as pool:
+    with _pool(6) as pool:
         asked = [pool.apply_async(_fetched, (kernels.archive, kernels.local)) for _ in range(12)]
         for one in asked:
             assert one.get(60) == FILES
@@ -182,12 +185,21 @@ def test_processes_that_come_at_once_all_find_the_whole(kernels: Kernels) -> Non
 def test_processes_that_publish_at_once_leave_one_whole_archive(tmp_path: Path) -> None:
     archive, local = tmp_path / "kernels" / "graph.zip", tmp_path / "local"
     fill(local, FILES)
-    with _context.Pool(4) as pool:
+    with _pool(4) as pool:
         for one in [pool.apply_async(_published, (archive, local)) for _ in range(8)]:
             one.get(60)
     assert [path.name for path in archive.parent.iterdir()] == [archive.name]
     assert Kernels(archive, tmp_path / "copy").fetch()
     assert found(tmp_path / "copy") == FILES
+
+
+@contextmanager
+def _pool(processes: int) -> Iterator[Pool]:
+    """Ended by their own end: a fork server that a loader has started leaves its children deaf to SIGTERM."""
+    with _context.Pool(processes) as pool:
+        yield pool
+        pool.close()
+        pool.join()
 
 
 def _fetched(archive: Path, local: Path) -> dict[str, bytes]:

@@ -73,6 +73,7 @@ def test_each_graph_is_compiled_once_before_its_runs_also_when_launched_again_or
     assert all(seen), "a run began before what it needs was compiled"
     logs = [path.read_text() for path in folder.glob(f"slurm/*/{compiling}_*_log.out")]
     assert [log.count(": compiled") for log in logs] == [1, 1]
+    wait_until(lambda: not squeue(slurm, "--states", "PENDING,RUNNING"), 60)  # a job ends later than its run
 
 
 def test_where_no_archive_can_be_written_all_runs_go_on_and_cancel_takes_back_what_compiles(
