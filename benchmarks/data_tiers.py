@@ -298,14 +298,14 @@ def show_memory(root: Path, out: Path, given: argparse.Namespace, say: Say) -> N
         say(f"{name:<12}" + "".join(told) + f"{growth:9.1%}{judged}")
 
 
-def memory() -> tuple[float, float, float]:
-    """MB of this process and its descendants: RSS, which counts shared pages for each, PSS, and that without files."""
-    total, waiting = np.zeros(3), [os.getpid()]
+def memory(process: int | None = None) -> tuple[float, float, float]:
+    """MB of this or another process and its descendants: RSS (shared pages count for each), PSS, PSS without files."""
+    total, waiting = np.zeros(3), [process or os.getpid()]
     while waiting:
-        process = Path("/proc", str(waiting.pop()))
+        told = Path("/proc", str(waiting.pop()))
         try:
-            lines = dict(line.split(":", 1) for line in (process / "smaps_rollup").read_text().splitlines()[1:])
-            children = [task.read_text() for task in process.glob("task/*/children")]
+            lines = dict(line.split(":", 1) for line in (told / "smaps_rollup").read_text().splitlines()[1:])
+            children = [task.read_text() for task in told.glob("task/*/children")]
         except OSError:  # it has ended
             continue
         total += [int(lines[key].split()[0]) / 1e3 for key in ("Rss", "Pss", "Pss_Anon")]
