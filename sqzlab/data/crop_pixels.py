@@ -2,20 +2,24 @@
 
 Two ways to the same images: image by image on the CPU in 8-bit arithmetic, and for a whole batch on a device as two
 matrix products. Both are the bilinear filter of torchvision's antialiased `resized_crop`: a triangle as wide as a
-pixel of the result, or of the part where that is larger. They differ by rounding, 1/255.
+pixel of the result, or of the part where that is larger. They differ by rounding, 1/255; so do parts of stored images
+that are enlarged, which OpenCV resizes in 0.7 of the time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from types import SimpleNamespace
+from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from sqzlab.data.crop_boxes import CropBoxes
+
 
 AT_ONCE = 32
 """Images of one product on a device: what lies between takes 60 MB for 224 of 256 pixels, and stays in a GPU's cache
@@ -27,10 +31,19 @@ def cropped(images: NDArray[np.uint8], rows: NDArray[np.int64], boxes: CropBoxes
 
     Only the parts themselves are read, so `images` may be a file in memory.
     """
-    made = blank(len(rows), size)
-    stored = _shared(images).permute(0, 3, 1, 2)
-    crop((stored[row] for row in rows.tolist()), boxes, made)
-    return made
+    made = np.empty((len(rows), size, size, 3), dtype=np.uint8)
+    stored = _writable(images)
+    cv2.setNumThreads(torch.get_num_threads())
+    where = zip(rows.tolist(), boxes.boxes.tolist(), boxes.flips.tolist(), made, strict=True)
+    for row, (top, left, height, width), flip, out in where:
+        part: NDArray[Any] = stored[row, top : top + height, left : left + width]
+        if flip:
+            part = cv2.flip(part, 1)
+        if max(height, width) <= size:  # INTER_LINEAR does not antialias
+            cv2.resize(part, (size, size), dst=out, interpolation=cv2.INTER_LINEAR)
+        else:
+            _resize(_channels_first(part), _channels_first(out))
+    return torch.from_numpy(made).permute(0, 3, 1, 2)
 
 
 def blank(images: int, size: int) -> Tensor:
@@ -48,15 +61,25 @@ def crop(images: Iterable[Tensor], boxes: CropBoxes, made: Tensor) -> None:
         part = part.flip(3) if flip else part
         if part.shape[2:] == size:
             out.copy_(part)
-        else:  # F.interpolate, which takes no `out`: a copy would take as long again
-            torch.ops.aten._upsample_bilinear2d_aa.out(part, size, False, None, None, out=out)
+        else:
+            _resize(part, out)
 
 
-def _shared(images: NDArray[np.uint8]) -> Tensor:
+def _resize(part: Tensor, out: Tensor) -> None:
+    """`out` (1, 3, H, W) becomes the resized part. F.interpolate takes no `out`: a copy would take as long again."""
+    torch.ops.aten._upsample_bilinear2d_aa.out(part, out.shape[2:], False, None, None, out=out)
+
+
+def _channels_first(image: NDArray[np.uint8]) -> Tensor:
+    """(H, W, 3) as (1, 3, H, W)."""
+    return torch.from_numpy(image)[None].permute(0, 3, 1, 2)
+
+
+def _writable(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The same memory. It is only read: of memory that cannot be written, torch would warn."""
     pointer, _ = images.__array_interface__["data"]
-    writable = SimpleNamespace(__array_interface__={**images.__array_interface__, "data": (pointer, False)})
-    return torch.from_numpy(np.asarray(writable))
+    told = SimpleNamespace(__array_interface__={**images.__array_interface__, "data": (pointer, False)})
+    return np.asarray(told)
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
