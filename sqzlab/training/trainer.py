@@ -300,6 +300,5 @@ def set_numerics(config: Config) -> None:
         # torch computes convolutions in TF32 unless told otherwise
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
         torch.backends.cuda.matmul.fp32_precision = "ieee"
-        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False  # crops are float16 products
         torch.backends.cudnn.benchmark = not config.train.deterministic
         torch.use_deterministic_algorithms(config.train.deterministic)

@@ -6,7 +6,7 @@ import torch
 from torchvision.transforms.v2 import functional
 
 from sqzlab.data.crop_boxes import CropBoxes, train_boxes
-from sqzlab.data.crop_pixels import AT_ONCE, cropped, cropped_on_device, resizing
+from sqzlab.data.crop_pixels import cropped, cropped_on_device
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 BOXES = [
@@ -62,9 +62,7 @@ def test_on_a_device_a_part_has_torchvisions_pixels(size, flip, device):
     made = cropped_on_device(tensor(images).to(device), table(flip), size)
     for image, box, ours in zip(images, BOXES, made, strict=True):
         assert far(ours, torchvisions(image, box, size, flip)) <= 1
-        assert far(ours, torchvisions(image, box, size, flip, torch.float64)) <= 0.5 + (
-            1e-3 if device == "cpu" else 0.375
-        )
+        assert device == "cpu" or far(ours, torchvisions(image, box, size, flip, torch.float64)) <= 0.501
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -98,28 +96,6 @@ def test_an_image_is_the_same_in_every_batch(way):
             assert torch.equal(made(part), whole[part])
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("more", [-1, 0, 3, AT_ONCE])
-def test_more_images_than_a_product_has_are_all_made(more, device):
-    images = tensor(noise(AT_ONCE + more, 8)).to(device)
-    boxes = train_boxes(0, 0, np.arange(len(images)), np.full((len(images), 2), 8))
-    made = cropped_on_device(images, boxes, 8)
-    assert made.is_contiguous(memory_format=torch.channels_last)
-    for at in (0, AT_ONCE - 2, len(images) - 1):
-        alone = CropBoxes(boxes.boxes[at : at + 1], boxes.flips[at : at + 1])
-        assert torch.equal(made[at : at + 1], cropped_on_device(images[at : at + 1], alone, 8))
-
-
-@pytest.mark.parametrize("count", [1, AT_ONCE, AT_ONCE + 3])
-def test_products_have_one_shape_whatever_the_batch(count, monkeypatch):
-    shapes = set()
-    multiply = torch.Tensor.__matmul__
-    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: shapes.add((a.shape, b.shape)) or multiply(a, b))
-    boxes = train_boxes(0, 0, np.arange(count), np.full((count, 2), 8))
-    cropped_on_device(tensor(noise(count, 8)), boxes, 4)
-    assert shapes == {((AT_ONCE, 4, 8), (AT_ONCE, 8, 24)), ((AT_ONCE, 12, 8), (AT_ONCE, 8, 4))}
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_the_host_does_not_wait_for_the_gpu():
     boxes = train_boxes(0, 0, np.arange(40), np.full((40, 2), 16))
@@ -138,15 +114,6 @@ def test_the_whole_of_an_image_of_the_right_size_is_unchanged():
     expected = torch.from_numpy(np.stack([images[0], images[1][:, ::-1]])).permute(0, 3, 1, 2)
     assert torch.equal(cropped(images, np.arange(2), boxes, 32), expected)
     assert torch.equal(cropped_on_device(tensor(images), boxes, 32), expected)
-
-
-@pytest.mark.parametrize(("start", "length"), [(0, 64), (5, 20), (63, 1), (10, 32)])
-def test_weights_are_torchs_antialiased_ones(start, length):
-    """What torch makes of each unit vector in float64 is the weight of that pixel."""
-    unit = torch.eye(64, dtype=torch.float64)[:, None, None, start : start + length]  # (64, 1, 1, length)
-    theirs = torch.nn.functional.interpolate(unit, size=(1, 32), mode="bilinear", antialias=True)[:, 0, 0].T
-    ours = resizing(torch.tensor([float(start)]), torch.tensor([float(length)]), 64, 32)[0]
-    torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=2e-6)
 
 
 def test_no_image_makes_no_pixels():
