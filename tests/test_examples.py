@@ -39,6 +39,7 @@ print(json.dumps(shown))
 
 def run(*words: object, cwd: Path) -> str:
     env = os.environ | {"PYTHONPATH": str(ROOT), "IPYTHONDIR": str(cwd / ".ipython")}
+    env.pop("VIRTUAL_ENV", None)  # of the shell's, where the tests run in another: IPython would warn
     command = [sys.executable, "-W", "error", *map(str, words)]
     said = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
     assert (said.returncode, said.stderr) == (0, ""), said.stderr

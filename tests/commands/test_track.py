@@ -181,11 +181,12 @@ def test_it_follows_until_every_planned_run_has_ended(study: Path) -> None:
 
 
 def test_ctrl_c_ends_it_cleanly_and_it_tells_what_it_wrote(study: Path) -> None:
-    unfinish(runs(study)[0], 2)
+    first, second = runs(study)
+    unfinish(first, 2)
     with following(study) as child:
-        until(child, lambda: epochs(runs(study)[0]) == [1, 2])
+        until(child, lambda: epochs(first) == [1, 2] and len(epochs(second)) == 10)
         os.kill(child.pid, signal.SIGINT)
         out, err = child.communicate(timeout=DEADLINE_S)
     assert (child.returncode, err) == (130, "interrupted\n")
     assert "\n2 runs with 12 epochs: 2 written\nto look at: " in out
-    assert epochs(runs(study)[0]) == [1, 2]
+    assert epochs(first) == [1, 2]
