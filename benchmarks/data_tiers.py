@@ -7,7 +7,8 @@ each; a ratio is of two turns of one round. First one process, then one for each
 NVIDIA's DALI takes part; on a GPU, crops made there too.
 Real photographs of ImageNet take some 1.45 times as long to decode as these (by arXiv:2605.08731's rates).
 `memory`: of the loader with its processes over ten epochs, which must not grow.
-`prepare`: images a second of `prepare`, of 50,000 small files, against decoding them and against writing the bytes.
+`prepare`: images a second of `prepare`, of 50,000 small files, against decoding them, decoding and resizing them, and
+writing the bytes.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from sqzlab.data.open import Data
 from sqzlab.data.source import IMAGENET_MEAN, IMAGENET_STD, Source
 from sqzlab.data.store.device import DeviceBatches
 from sqzlab.data.store.listing import listings
+from sqzlab.data.store.pictures import stored_picture
 from sqzlab.data.store.source import StoreSource, boxes_of
 from sqzlab.data.store.writer import Plan, in_order, prepare
 
@@ -332,27 +334,33 @@ def show_prepare(folder: Path, given: argparse.Namespace, say: Say) -> None:
             (root / split / str(number % 10) / f"{number:06}.jpg").write_bytes(contents[number % DISTINCT])
     seconds, images = prepare_files(root, folder / "small store", SMALL_STORED, given.processes)
     train, _ = listings("imagefolder", str(root))
-    decoding = _decoding_s(root, train.names, given.processes)
+    decoding, resizing = (_making_s(root, train.names, make, given.processes) for make in (decode, _resize))
     writing = _writing_s(folder / "bytes", images * SMALL_STORED**2 * 3)
     length = statistics.mean(map(len, contents)) / 1e3
     say(
         f"\nprepare, {given.small:,} files of {length:.0f} kB, {given.processes} processes: "
-        f"{images / seconds:,.0f} img/s; decoding alone {len(train.names) / decoding:,.0f} img/s; "
+        f"{images / seconds:,.0f} img/s; decoding alone {len(train.names) / decoding:,.0f} img/s, "
+        f"with resizing to {SMALL_STORED} pixels {len(train.names) / resizing:,.0f} img/s; "
         f"writing as many bytes to the disk {images / writing:,.0f} img/s"
     )
 
 
-def _decoding_s(root: Path, names: list[str], processes: int) -> float:
+def _making_s(root: Path, names: list[str], make: Callable[[Path], object], processes: int) -> float:
     chunks = np.array_split(np.arange(len(names)), -(-len(names) // 64))
     began = time.perf_counter()
-    with in_order(partial(_decode, root, Paths(names)), chunks, processes) as done:
+    with in_order(partial(_make, root, Paths(names), make), chunks, processes) as done:
         for _ in done:
             pass
     return time.perf_counter() - began
 
 
-def _decode(root: Path, names: Paths, index: Index) -> int:
-    return sum(decode(root / names[place]).shape[0] for place in index.tolist())
+def _make(root: Path, names: Paths, make: Callable[[Path], object], index: Index) -> None:
+    for place in index.tolist():
+        make(root / names[place])
+
+
+def _resize(file: Path) -> object:
+    return stored_picture(file, SMALL_STORED, 0)
 
 
 def _writing_s(path: Path, length: int) -> float:

@@ -152,7 +152,7 @@ def in_colour(image: Image.Image) -> Image.Image:
         raise ValueError("32 bits a channel have no common scale; valid: 8 or 16")
     if isinstance(image.info.get("transparency"), bytes):  # else Pillow warns; the colours come out the same
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
 
 
 _SIXTEEN = ("PNG", "PPM")

@@ -161,7 +161,7 @@ class _Maker:
             image, size = stored_picture(self.folder / self.names[row], header.size, header.crop)
         except UnavailableError as error:
             return row, str(error)
-        pixels = image.tobytes()
+        pixels = image.data.cast("B")
         _write_at(file, pixels, header.at(row))
         _write_at(file, struct.pack("<ii", *size), header.field_at("sizes", row))
         _write_at(file, struct.pack("<I", zlib.crc32(pixels)), header.field_at("checksums", row))
@@ -326,7 +326,7 @@ def _finished(plan: Plan, skip_bad: int, done: Callable[[int], object]) -> Heade
 # ---- bytes -------------------------------------------------------------------------------------
 
 
-def _write_at(file: int, content: bytes, at: int) -> None:
+def _write_at(file: int, content: bytes | memoryview, at: int) -> None:
     view = memoryview(content)
     while view:
         written = os.pwrite(file, view, at)
