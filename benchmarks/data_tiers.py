@@ -41,8 +41,9 @@ from sqzlab.data.source import IMAGENET_MEAN, IMAGENET_STD, Source
 from sqzlab.data.store.device import DeviceBatches
 from sqzlab.data.store.listing import listings
 from sqzlab.data.store.pictures import stored_picture
+from sqzlab.data.store.plan import Plan
 from sqzlab.data.store.source import StoreSource, boxes_of
-from sqzlab.data.store.writer import Plan, in_order, prepare
+from sqzlab.data.store.writer import in_order, prepare
 
 Index = NDArray[np.int64]
 Say = Callable[[str], None]

@@ -10,8 +10,9 @@ from PIL import Image
 
 from sqzlab.data.store.format import Header
 from sqzlab.data.store.listing import listings
+from sqzlab.data.store.plan import Plan
 from sqzlab.data.store.reader import Store
-from sqzlab.data.store.writer import Plan, prepare
+from sqzlab.data.store.writer import prepare
 
 
 def picture(seed: int, width: int, height: int) -> Image.Image:

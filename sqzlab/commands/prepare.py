@@ -14,7 +14,7 @@ from sqzlab.errors import ConfigError, UnavailableError
 
 if TYPE_CHECKING:
     from sqzlab.data.store.format import Header
-    from sqzlab.data.store.writer import Plan
+    from sqzlab.data.store.plan import Plan
 
 SPLITS = ("train", "val")
 
@@ -57,7 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.verify:
         return _verify(arguments.out, workers)
     from sqzlab.data.store.listing import listings
-    from sqzlab.data.store.writer import Plan, prepare
+    from sqzlab.data.store.plan import Plan
+    from sqzlab.data.store.writer import prepare
 
     lists = (arguments.train_list, arguments.val_list)
     if arguments.data != "imagelist" and any(lists):

@@ -23,8 +23,9 @@ from sqzlab.data.store import writer
 from sqzlab.data.store.format import PAGE, packed, unpacked
 from sqzlab.data.store.listing import listings
 from sqzlab.data.store.pictures import stored_picture
+from sqzlab.data.store.plan import Plan
 from sqzlab.data.store.reader import Store
-from sqzlab.data.store.writer import MOST_BAD, Plan, prepare
+from sqzlab.data.store.writer import MOST_BAD, prepare
 from sqzlab.errors import ConfigError, UnavailableError
 
 BAD = {
