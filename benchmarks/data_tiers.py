@@ -14,7 +14,6 @@ writing the bytes.
 from __future__ import annotations
 
 import argparse
-import io
 import itertools
 import multiprocessing
 import os
@@ -33,6 +32,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.photos import make_files, make_small_files, prepare_files
 from sqzlab.data.crop_boxes import CropBoxes, train_boxes
 from sqzlab.data.crop_pixels import cropped
 from sqzlab.data.image_folder import FolderSource, Paths, decode
@@ -41,9 +41,8 @@ from sqzlab.data.source import IMAGENET_MEAN, IMAGENET_STD, Source
 from sqzlab.data.store.device import DeviceBatches
 from sqzlab.data.store.listing import listings
 from sqzlab.data.store.pictures import stored_picture
-from sqzlab.data.store.plan import Plan
 from sqzlab.data.store.source import StoreSource, boxes_of
-from sqzlab.data.store.writer import in_order, prepare
+from sqzlab.data.store.writer import in_order
 
 Index = NDArray[np.int64]
 Say = Callable[[str], None]
@@ -70,7 +69,6 @@ REAL = 1.45
 """How much longer real photographs take to decode."""
 DECODING = (PEER, "torchvision v2, uint8", "pil", JPEG, "DALI, CPU")
 STORED, CROP = 256, 224
-QUALITY = 92
 BATCH = 256
 ROUNDS = 7
 EPOCHS = 10
@@ -78,48 +76,6 @@ GROWTH = 0.05
 """Of memory after the second epoch, which is noise."""
 SMALL, SMALL_STORED, DISTINCT = 50_000, 64, 500
 PARTS = ("tiers", "memory", "prepare")
-
-
-# ---- images ------------------------------------------------------------------------------------
-
-
-def photo(rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """Noise with the spectrum of photographs, 1/f, and a little grain, which makes the file as large as theirs."""
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
-    frequency[0, 0] = 1
-    channels = []
-    for _ in range(3):
-        spectrum = np.fft.rfft2(rng.standard_normal((height, width))) / frequency
-        channel = np.fft.irfft2(spectrum, s=(height, width))
-        channels.append(channel / channel.std())
-    shared = channels[0]
-    pixels = np.stack([0.8 * shared + 0.3 * channel for channel in channels], axis=-1)  # colours go together
-    pixels = 120 + 50 * pixels + 6 * rng.standard_normal((height, width, 1))
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-
-
-def make_files(root: Path, images: int) -> float:
-    """`images` training files and 4 for validation; the mean length in kB."""
-    rng, lengths = np.random.default_rng(0), []
-    for split, count in (("train", images), ("val", 4)):
-        for number in range(count):
-            folder = root / split / f"class {number % 2}"
-            folder.mkdir(parents=True, exist_ok=True)
-            buffer = io.BytesIO()
-            size = (500, 375) if number % 4 else (375, 500)
-            photo(rng, *size).save(buffer, format="JPEG", quality=QUALITY, subsampling="4:2:0")
-            (folder / f"{number:06}.jpg").write_bytes(buffer.getvalue())
-            lengths.append(len(buffer.getvalue()) / 1e3)
-    return statistics.mean(lengths)
-
-
-def prepare_files(root: Path, out: Path, size: int, workers: int) -> tuple[float, int]:
-    """Seconds, and images prepared."""
-    out.mkdir(exist_ok=True)
-    began, images = time.perf_counter(), 0
-    for listing in listings("imagefolder", str(root)):
-        images += prepare(Plan(listing, size, out), workers=workers).images
-    return time.perf_counter() - began, images
 
 
 # ---- tiers -------------------------------------------------------------------------------------
@@ -322,22 +278,12 @@ def memory(process: int | None = None) -> tuple[float, float, float]:
 
 def show_prepare(folder: Path, given: argparse.Namespace, say: Say) -> None:
     """Of many names of few small files: listing, opening and writing cost what they cost for files of their own."""
-    rng, contents = np.random.default_rng(1), []
-    for _ in range(DISTINCT):
-        buffer = io.BytesIO()
-        photo(rng, 200, 150).save(buffer, format="JPEG", quality=QUALITY)
-        contents.append(buffer.getvalue())
     root = folder / "small"
-    for split, images in (("train", given.small), ("val", 10)):
-        for label in range(10):
-            (root / split / str(label)).mkdir(parents=True)
-        for number in range(images):
-            (root / split / str(number % 10) / f"{number:06}.jpg").write_bytes(contents[number % DISTINCT])
+    length = make_small_files(root, given.small, DISTINCT)
     seconds, images = prepare_files(root, folder / "small store", SMALL_STORED, given.processes)
     train, _ = listings("imagefolder", str(root))
     decoding, resizing = (_making_s(root, train.names, make, given.processes) for make in (decode, _resize))
     writing = _writing_s(folder / "bytes", images * SMALL_STORED**2 * 3)
-    length = statistics.mean(map(len, contents)) / 1e3
     say(
         f"\nprepare, {given.small:,} files of {length:.0f} kB, {given.processes} processes: "
         f"{images / seconds:,.0f} img/s; decoding alone {len(train.names) / decoding:,.0f} img/s, "

@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.data_tiers import make_files, prepare_files
+from benchmarks.photos import make_files, prepare_files
 from sqzlab.config import Config
 from sqzlab.data.open import Batch, Data, open_data
 from sqzlab.data.store.reader import digest_of, read_headers
