@@ -13,7 +13,6 @@ from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-import sklearn.datasets
 import torch
 
 from sqzlab.errors import SqzlabError
@@ -24,7 +23,7 @@ from sqzlab.runs.stop import StopFlag
 
 LOG = "log.txt"
 GRACE_S = 20.0  # for a worker whose launcher is gone to reach a step boundary and save
-PRELOADED = (torch, sklearn.datasets, origin(), installed())  # the last two: of the code as it was when it was imported
+PRELOADED = (torch, origin(), installed())  # the last two: of the code as it was when it was imported
 
 
 def work(folder: Path, gpu: str | None, try_resuming: bool, told: Connection) -> None:
