@@ -1,15 +1,19 @@
 """Parts of a batch's images on a GPU: read, resized with antialiasing and flipped by one Triton kernel.
 
 It reads the parts and writes the result, no more: at most 0.35 MB an image for 224 of 256 pixels. To be imported where
-there is a GPU only, as torch brings Triton there; its first launch needs a C compiler, as torch.compile does.
+there is a GPU only: torch brings Triton there.
 """
 
 from __future__ import annotations
+
+import subprocess
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from sqzlab.errors import UnavailableError
 
 LINES, VALUES, WARPS = 32, 64, 2
 """Of the result that one program makes: lines, and values (three a pixel) of each. By its machine code, an H200 would
@@ -21,12 +25,27 @@ def crop(images: Tensor, rows: Tensor, boxes: Tensor, made: Tensor) -> None:
 
     `boxes`, int32 (N, 5): top, left, height, width, and 1 for a flip. Weights and sums are float32, rounded once.
     """
+    assert all(tensor.is_contiguous() for tensor in (images, rows, boxes, made)), "a kernel knows no strides"
+    assert (rows.dtype, boxes.dtype) == (torch.int64, torch.int32)
     count, size = made.shape[:2]
     if not count:
         return
     grid = (count, triton.cdiv(size, LINES), triton.cdiv(3 * size, VALUES))
     with torch.cuda.device_of(made):
         _crop[grid](images, rows, boxes, made, images.shape[1], size, LINES, VALUES, **OPTIONS)
+
+
+def check_kernel(device: torch.device) -> None:
+    """Compiles it, once a node. Raises UnavailableError where that cannot be done: before a data set is read."""
+    image, row = torch.zeros(1, 1, 1, 3, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64)
+    box = torch.tensor([[0, 0, 1, 1, 0]], dtype=torch.int32)
+    try:
+        crop(image.to(device), row.to(device), box.to(device), image.to(device))
+    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+        raise UnavailableError(
+            "crops on a GPU need a C compiler, Python's headers and a folder that can be written (TRITON_CACHE_DIR, or "
+            f"~/.triton) on its node: {' '.join(str(error).split())}; valid: a node with them, or data.tier 'jpeg'"
+        ) from None
 
 
 OPTIONS = {"num_warps": WARPS, "enable_fp_fusion": True}
@@ -50,7 +69,8 @@ def _crop(images, rows, boxes, made, side, size, LINES: tl.constexpr, VALUES: tl
     flip = tl.load(boxes + 5 * image + 4)
     part = images + ((tl.load(rows + image) * side + top) * side + left) * 3
 
-    down, across = height.to(tl.float32) / size, width.to(tl.float32) / size  # pixels of the part for one of the result
+    # pixels of the part for one of the result; `/` would be rounded otherwise on a GPU than on a CPU
+    down, across = tl.div_rn(height.to(tl.float32), size * 1.0), tl.div_rn(width.to(tl.float32), size * 1.0)
     reach_y, reach_x = tl.maximum(down, 1.0), tl.maximum(across, 1.0)
     middle_y, middle_x = (y + 0.5) * down, (tl.where(flip != 0, size - 1 - x, x) + 0.5) * across
     first_y = tl.floor(middle_y - reach_y + 0.5).to(tl.int32)

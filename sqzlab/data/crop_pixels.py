@@ -2,8 +2,8 @@
 
 Two ways to the same images: image by image on the CPU in 8-bit arithmetic, and for a whole batch on a GPU in float32.
 Both are the bilinear filter of torchvision's antialiased `resized_crop`: a triangle as wide as a pixel of the result,
-or of the part where that is larger. They differ by rounding, 1/255; so do parts of stored images that are enlarged,
-which OpenCV resizes in 0.7 of the time.
+or of the part where that is larger. They differ by rounding, 1/255. OpenCV enlarges parts of stored images, in 0.7 of
+the time; it rounds down between lines and columns, so that they are a tenth of a level darker.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional
 
+from sqzlab.errors import UnavailableError
+
 pytest.importorskip("triton", reason="no Triton: it comes with torch for GPUs")
 
 SIDE = 64
@@ -53,6 +55,14 @@ def test_by_the_interpreter_parts_have_torchvisions_pixels(tmp_path):
             exact = functional.resized_crop(picture, *box, [int(name)] * 2, antialias=True)
             exact = functional.horizontal_flip(exact) if flip else exact
             assert np.abs(ours - exact.permute(1, 2, 0).numpy()).max() <= 0.501, (name, box)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU, where it can be launched")
+def test_where_it_cannot_be_launched_it_says_what_it_needs():
+    from sqzlab.data.crop_kernel import check_kernel
+
+    with pytest.raises(UnavailableError, match=r"crops on a GPU need a C compiler, .*; valid: .* data.tier 'jpeg'"):
+        check_kernel(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("capability", [80, 90])

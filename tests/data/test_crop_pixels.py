@@ -54,6 +54,15 @@ def test_on_the_cpu_a_part_has_torchvisions_pixels(size, flip):
         assert far(ours, torchvisions(image, box, size, flip)) <= 1
 
 
+def test_on_the_cpu_enlarged_parts_are_a_tenth_of_a_level_darker():
+    images = noise(20)
+    rng = np.random.default_rng(0)
+    boxes = CropBoxes(np.column_stack([rng.integers(0, 24, (20, 2)), rng.integers(8, 40, (20, 2))]), np.zeros(20, bool))
+    made = cropped(images, np.arange(20), boxes, 64)
+    exact = [torchvisions(image, box, 64, False, torch.float64) for image, box in zip(images, boxes.boxes, strict=True)]
+    assert -0.2 < (made - torch.stack(exact)).mean() < 0
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("size", SIDES)
@@ -101,11 +110,10 @@ def test_the_host_does_not_wait_for_the_gpu():
     boxes = train_boxes(0, 0, np.arange(40), np.full((40, 2), 16))
     images = tensor(noise(40, 16)).cuda()
     cropped_on_device(images, boxes, 8)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        cropped_on_device(images, boxes, 8)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    torch.cuda.synchronize()
+    torch.cuda._sleep(1_000_000_000)  # half a second
+    cropped_on_device(images, boxes, 8)
+    assert not torch.cuda.current_stream().query()
 
 
 def test_the_whole_of_an_image_of_the_right_size_is_unchanged():

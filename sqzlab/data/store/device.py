@@ -58,11 +58,18 @@ class DeviceSource(Source):
 class DeviceBatches:
     """Crops of one store on `device`. What they show depends on (seed, epoch, index) only, resident or not.
 
-    Raises UnavailableError where a resident store does not fit into a GPU's free memory beside the network.
+    Raises UnavailableError where a resident store does not fit into a GPU's free memory beside the network, and where
+    crops cannot be made there.
     """
 
     def __init__(self, store: Store, device: torch.device, *, resident: bool = False, threads: int = 0) -> None:
         self.store, self.device, self.threads = store, device, max(threads, 1)
+        if device.type == "cuda":
+            from sqzlab.data.crop_kernel import check_kernel
+
+            if resident:
+                _check_room(store, device)
+            check_kernel(device)
         self.pool = ThreadPoolExecutor(threads) if threads > 1 and not resident else None
         self.kept = _resident(store, device) if resident else None  # (images, S, S, 3)
         self._epoch = -1
@@ -93,19 +100,21 @@ class DeviceBatches:
         self.store.gather(index[place], out[place])
 
 
+def _check_room(store: Store, device: torch.device) -> None:
+    need = len(store) * store.header.image_bytes
+    gc.collect()  # what an earlier run has left
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info(device)
+    if need + RESERVE > free:
+        raise UnavailableError(
+            f"store {str(store.path)!r} needs {need / 1e9:.1f} GB of GPU memory beside {RESERVE / 1e9:.0f} GB for "
+            f"the network, {free / 1e9:.1f} GB are free; valid: images of fewer pixels, or data.tier 'store'"
+        )
+
+
 def _resident(store: Store, device: torch.device) -> Tensor:
-    header = store.header
-    need = len(store) * header.image_bytes
-    if device.type == "cuda":
-        gc.collect()  # what an earlier run has left
-        torch.cuda.empty_cache()
-        free, _ = torch.cuda.mem_get_info(device)
-        if need + RESERVE > free:
-            raise UnavailableError(
-                f"store {str(store.path)!r} needs {need / 1e9:.1f} GB of GPU memory beside {RESERVE / 1e9:.0f} GB for "
-                f"the network, {free / 1e9:.1f} GB are free; valid: images of fewer pixels, or data.tier 'store'"
-            )
-    kept = torch.empty(len(store), header.size, header.size, 3, dtype=torch.uint8, device=device)
+    side = store.header.size
+    kept = torch.empty(len(store), side, side, 3, dtype=torch.uint8, device=device)
     for start in range(0, len(store), AT_A_TIME):
         index = np.arange(start, min(start + AT_A_TIME, len(store)))
         store.prefetch(np.arange(index[-1] + 1, min(index[-1] + 1 + AT_A_TIME, len(store))))
