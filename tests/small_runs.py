@@ -56,7 +56,7 @@ def execute_to_end(folder: Path) -> str:
     return outcome
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0, poll_s: float = 0.001) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 240, poll_s: float = 0.001) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never came"

@@ -109,7 +109,7 @@ def test_a_disk_that_fills_up_ends_the_runs_and_leaves_nothing_half_written(stud
     )
     wait_for(lambda: any(small_disk.glob("*/*/config.json")))
     fill(small_disk)
-    said, _ = launched.communicate(timeout=120)
+    said, _ = launched.communicate(timeout=240)
     assert launched.returncode in (1, 3)
     assert "no space left on device" in said.lower()
     assert "Traceback" not in said

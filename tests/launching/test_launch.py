@@ -100,7 +100,7 @@ def test_ctrl_c_ends_cleanly_and_the_next_launch_goes_on(study: Path, launch: La
     ) as launched:
         wait_for(lambda: any(folder.glob("*/checkpoint.pt")))
         os.killpg(launched.pid, signal.SIGINT)  # as a terminal does: to the launcher and to every worker
-        _, error = launched.communicate(timeout=60)
+        _, error = launched.communicate(timeout=240)
     assert launched.returncode == 130
     assert "Traceback" not in error
     assert "stopped; launch again to go on" in error
@@ -203,7 +203,7 @@ def segments(folder: Path) -> list[dict]:
     return (read_json(folder / "provenance.json") or {})["segments"]
 
 
-def wait_for(condition, seconds: float = 90) -> None:
+def wait_for(condition, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never came"

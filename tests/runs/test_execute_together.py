@@ -143,7 +143,7 @@ def test_signals_to_every_process_of_a_job_interrupt_it_and_no_worker_fails(tmp_
         assert set(others) <= set(descendants(training.pid))
         wait_for((folder / CHECKPOINT).exists)
         training.send_signal(signal.SIGTERM)
-        said, errors = training.communicate(timeout=60)
+        said, errors = training.communicate(timeout=240)
     assert (said, errors) == ("interrupted\n", "")
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in others))
     assert not (folder / METRICS).exists()

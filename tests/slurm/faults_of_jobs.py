@@ -71,22 +71,22 @@ def requeued_by_hand(lab: Cluster, trial: Trial) -> None:
     trial.submit()
     caught = trial.catch()
     lab.run("scontrol", "requeue", caught.job)
-    assert wait_until(lambda: lab.state(caught.job) == "PENDING", 60)
+    assert wait_until(lambda: lab.state(caught.job) == "PENDING", 240)
 
 
 def requeued_after_its_end(lab: Cluster, trial: Trial) -> None:
     trial.submit()
     array = _array(trial)
-    assert wait_until(lambda: lab.state(f"{array}_0") == "COMPLETED", 180)
+    assert wait_until(lambda: lab.state(f"{array}_0") == "COMPLETED", 240)
     lab.run("scontrol", "requeue", f"{array}_0")
-    assert wait_until(lambda: lab.state(f"{array}_0") == "RUNNING", 60)
+    assert wait_until(lambda: lab.state(f"{array}_0") == "RUNNING", 240)
 
 
 def scancelled(lab: Cluster, trial: Trial) -> None:
     trial.submit()
     caught = trial.catch()
     lab.run("scancel", caught.job)
-    assert wait_until(lambda: lab.state(caught.job) in ("CANCELLED", ""), 60)
+    assert wait_until(lambda: lab.state(caught.job) in ("CANCELLED", ""), 240)
     assert not wait_until(lambda: lab.state(caught.job) in ("PENDING", "RUNNING"), COMES_BACK_S), "a zombie"
 
 
@@ -110,7 +110,7 @@ def time_limit(lab: Cluster, trial: Trial) -> None:
     trial.submit("--slurm", "time=1")
     caught = trial.catch()  # it would be done within a minute; the warning wakes it up
     before = len(trial.ends(caught))  # on a slow machine the warning has met it earlier too, before it was caught
-    assert wait_until(lambda: "interrupted: SIGUSR2" in trial.ends(caught)[before - 1 :], 120)
+    assert wait_until(lambda: "interrupted: SIGUSR2" in trial.ends(caught)[before - 1 :], 240)
     lab.run("scontrol", "update", f"JobId={caught.job}", "TimeLimit=60")
 
 
@@ -124,7 +124,7 @@ def preempted(lab: Cluster, trial: Trial) -> None:
 def writer_stopped_past_its_lease(lab: Cluster, trial: Trial) -> None:
     trial.submit()
     caught = trial.catch()
-    assert wait_until(lambda: time.time() - (caught.folder / "lease.json").stat().st_mtime > 62, 90)
+    assert wait_until(lambda: time.time() - (caught.folder / "lease.json").stat().st_mtime > 62, 240)
     code = "import sys; from sqzlab.runs.execute import execute; from pathlib import Path; "
     code += "print(execute(Path(sys.argv[1])))"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -133,7 +133,7 @@ def writer_stopped_past_its_lease(lab: Cluster, trial: Trial) -> None:
     assert said.stdout == "done\n", said.stdout
     before = _contents(caught.folder)
     caught.resume()
-    assert wait_until(lambda: not caught.alive(), 60)
+    assert wait_until(lambda: not caught.alive(), 240)
     assert _contents(caught.folder) == before, "the first writer went on"
 
 
@@ -145,7 +145,7 @@ def node_killed(lab: Cluster, trial: Trial) -> None:
     caught = trial.catch()
     lab.kill_node(caught.node)
     assert not caught.alive()
-    assert wait_until(lambda: lab.state(caught.job) == "PENDING", 120)
+    assert wait_until(lambda: lab.state(caught.job) == "PENDING", 240)
 
 
 def node_restarted(lab: Cluster, trial: Trial) -> None:
@@ -160,7 +160,7 @@ def node_set_down(lab: Cluster, trial: Trial) -> None:
     trial.submit()
     caught = trial.catch()
     lab.run("scontrol", "update", f"NodeName={caught.node}", "State=DOWN", "Reason=test")
-    assert wait_until(lambda: not caught.alive(), 60)
+    assert wait_until(lambda: not caught.alive(), 240)
     # Slurm takes the node back at once. If it starts the job there beside what is left of its former self, it holds it
     # and drains the node ("Duplicate jobid"): the launches of `Trial.finish` must release it then.
     back = wait_until(lambda: lab.state(caught.job) in ("RUNNING", "COMPLETED", "") or _held_by_slurm(lab), 120)
@@ -177,7 +177,7 @@ def slurmd_killed(lab: Cluster, trial: Trial) -> None:
     caught = trial.catch()
     lease = caught.folder / "lease.json"
     lab.kill_daemon(caught.node)
-    assert wait_until(lambda: f'"pid": {caught.pid}' not in lease.read_text(), 150), "no copy took the run over"
+    assert wait_until(lambda: f'"pid": {caught.pid}' not in lease.read_text(), 240), "no copy took the run over"
     caught.resume()
     assert wait_until(lambda: not caught.alive(), 60), "two writers"
 
@@ -193,7 +193,7 @@ def lease_of_a_dead_host(lab: Cluster, trial: Trial) -> None:
         held = '{"token": 7, "host": "gone", "boot": "", "pid": 1, "started": "1"}'
         (folder / "lease.json").write_text(held)
     lab.run("scontrol", "update", "PartitionName=gpu", "State=UP")
-    assert wait_until(lambda: lab.state(f"{_array(trial)}_0") == "RUNNING", 60)
+    assert wait_until(lambda: lab.state(f"{_array(trial)}_0") == "RUNNING", 240)
     lease = trial.run_folders()[0] / "lease.json"
     assert not wait_until(lambda: '"token": 7' not in lease.read_text(), 30), "taken over from one who may live"
 
@@ -214,7 +214,7 @@ def clocks_an_hour_apart(lab: Cluster, trial: Trial) -> None:
     assert re.search(rf"{caught.folder.name} +running", trial.status(**slow))
     assert "nothing to run" in trial.launch(**slow).stdout
     caught.kill()
-    assert wait_until(lambda: not trial.jobs(), 120)
+    assert wait_until(lambda: not trial.jobs(), 240)
     again = trial.launch(**slow)
     assert "submitted 1 jobs" in again.stdout, again.stdout + again.stderr
 

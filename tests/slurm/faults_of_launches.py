@@ -98,10 +98,10 @@ def interrupted_while_the_controller_is_down(lab: Cluster, trial: Trial) -> None
     lab.stop_controller()
     os.kill(caught.pid, signal.SIGUSR2)
     caught.resume()
-    assert wait_until(lambda: "interrupted: SIGUSR2" in trial.ends(caught), 60)
+    assert wait_until(lambda: "interrupted: SIGUSR2" in trial.ends(caught), 240)
     assert not wait_until(lambda: not caught.alive(), 12), "it ended without being queued again"
     lab.start_controller()
-    assert wait_until(lambda: lab.state(caught.job) == "PENDING", 60)
+    assert wait_until(lambda: lab.state(caught.job) == "PENDING", 240)
 
 
 def controller_killed(lab: Cluster, trial: Trial) -> None:
@@ -130,5 +130,5 @@ def database_down(lab: Cluster, trial: Trial) -> None:
         lab.kill_daemon("mariadbd")
     assert "running" in trial.status()
     caught.kill()
-    assert wait_until(lambda: lab.state(caught.job) in ("FAILED", ""), 60)
+    assert wait_until(lambda: lab.state(caught.job) in ("FAILED", ""), 240)
     assert re.search(rf"{caught.folder.name} +(interrupted|lost)", trial.status())

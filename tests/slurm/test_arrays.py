@@ -91,8 +91,8 @@ def test_first_runs_that_fail_alike_hold_the_rest_until_they_are_tried_again(
         folder = tmp_path / "results" / "small"
         (array,) = batches(folder)
         subprocess.run(["scontrol", "release", array], env={"PATH": "/usr/bin:/bin", **lab.env}, check=True)
-        wait_until(lambda: any(folder.glob("slurm/*/held.json")), 180)
-        wait_until(lambda: not any("RUNNING" in line or "COMPLETING" in line for line in squeue(lab.env)), 60)
+        wait_until(lambda: any(folder.glob("slurm/*/held.json")), 240)
+        wait_until(lambda: not any("RUNNING" in line or "COMPLETING" in line for line in squeue(lab.env)), 240)
         away.rename(data)
         assert len(list(folder.glob("*/failure.json"))) == 3
         status = launch(study, "--status", **lab.env).stdout
@@ -119,9 +119,9 @@ def test_runs_that_share_a_job_end_as_they_do_alone_also_when_it_is_requeued(
     assert "1 jobs for 2 runs" in said.stdout, said.stderr
     folder = tmp_path / "results" / "small"
     (array,) = batches(folder)
-    wait_until(lambda: len(list(folder.glob("*/checkpoint.pt"))) == 2, 120)
+    wait_until(lambda: len(list(folder.glob("*/checkpoint.pt"))) == 2, 240)
     subprocess.run(["scontrol", "requeue", f"{array}_0"], env={"PATH": "/usr/bin:/bin", **slurm}, check=True)
-    wait_until(lambda: len(results(folder)) == 2, 180)
+    wait_until(lambda: len(results(folder)) == 2, 240)
     for path in folder.glob("*/provenance.json"):
         segments = json.loads(path.read_text())["segments"]
         assert len(segments) == 2
@@ -149,7 +149,7 @@ def test_a_run_over_two_tasks_ends_with_the_same_bits_when_it_is_requeued(
     (array,) = batches(folder)
     wait_until(lambda: any(folder.glob("*/checkpoint.pt")), 120, poll_s=0.1)
     subprocess.run(["scontrol", "requeue", f"{array}_0"], env={"PATH": "/usr/bin:/bin", **slurm}, check=True)
-    wait_until(lambda: len(results(folder)) == len(results(alone)) == 1, 180)
+    wait_until(lambda: len(results(folder)) == len(results(alone)) == 1, 240)
     assert results(folder) == results(alone)
     (path,) = folder.glob("*/provenance.json")
     segments = json.loads(path.read_text())["segments"]
@@ -177,11 +177,11 @@ def test_a_job_that_a_node_could_not_start_is_started_again_by_the_next_launch(
         lab.env["TORCH_COMPILE_DISABLE"] = "1"
         assert launch(study, *only, **lab.env).returncode == 0
         assert launch(*compiling, **lab.env).returncode == 0
-        wait_until(lambda: lab.run("squeue", "-h", "-o", "%r").count("launch failed requeued held") == 2, 60)
+        wait_until(lambda: lab.run("squeue", "-h", "-o", "%r").count("launch failed requeued held") == 2, 240)
         assert "could not be started and is held" in launch(study, "--status", **lab.env).stdout.replace("\n", " ")
         prolog.write_text("#!/bin/sh\n")
         lab.repair()
         again = launch(study, *only, **lab.env)
         assert "released 1 jobs that Slurm held" in again.stdout, again.stdout + again.stderr
         assert "released 1 jobs that Slurm held" in launch(*compiling, **lab.env).stdout, "the one that compiles"
-        wait_until(lambda: len(list(tmp_path.glob("results/*/*/metrics.json"))) == 3, 120)
+        wait_until(lambda: len(list(tmp_path.glob("results/*/*/metrics.json"))) == 3, 240)

@@ -33,7 +33,7 @@ def _executor(folder: Path, **parameters: object) -> submitit.AutoExecutor:
 
 def test_an_array_of_four_jobs_returns_four_results(tmp_path: Path) -> None:
     jobs = _executor(tmp_path, gpus_per_node=1).map_array(math.factorial, [1, 2, 3, 4])
-    assert wait_until(lambda: all(job.paths.result_pickle.exists() for job in jobs), 60)
+    assert wait_until(lambda: all(job.paths.result_pickle.exists() for job in jobs), 240)
     assert [job.result() for job in jobs] == [1, 2, 6, 24]
     assert {job.job_id.partition("_")[2] for job in jobs} == {"0", "1", "2", "3"}
 
@@ -50,10 +50,10 @@ def test_a_job_of_partition_high_requeues_a_job_of_partition_gpu(tmp_path: Path)
     waiting = submitit.helpers.CommandFunction(["bash", "-c", UNTIL_RESTART % started], verbose=False)
     whole_node = {"slurm_exclusive": True, "slurm_additional_parameters": {"nodelist": "n1"}}
     low = _executor(tmp_path, slurm_partition="gpu", **whole_node).submit(waiting)
-    assert wait_until(started.exists, 30)
+    assert wait_until(started.exists, 240)
     high = _executor(tmp_path, slurm_partition="high", **whole_node).submit(math.factorial, 5)
     assert wait_until(high.paths.result_pickle.exists, 90)  # Slurm looks at the grace time every 30 s
-    assert wait_until(low.paths.result_pickle.exists, 60)
+    assert wait_until(low.paths.result_pickle.exists, 240)
     assert (high.result(), low.result()) == (120, "restarted")
 
 
@@ -69,7 +69,7 @@ def test_stopping_leaves_no_process_and_no_folder() -> None:
     conf = Path(cluster.env["SLURM_CONF"])
     job = ["sbatch", "--output=/dev/null", "--wrap", "sleep 600"]
     subprocess.run(job, env={**os.environ, **cluster.env}, check=True, capture_output=True)
-    assert wait_until(lambda: "sleep 600" in processes_of(conf).values(), 20)
+    assert wait_until(lambda: "sleep 600" in processes_of(conf).values(), 240)
     cluster.kill_daemon("n1")  # the job's processes are nobody's now
     cluster.stop()
     assert processes_of(conf) == {}
@@ -92,5 +92,5 @@ def test_a_killed_client_leaves_no_process_and_no_folder() -> None:
         conf = Path(client.stdout.readline().strip())
         assert conf.is_file()
         client.send_signal(signal.SIGKILL)
-    assert wait_until(lambda: not conf.parent.exists(), 20)
+    assert wait_until(lambda: not conf.parent.exists(), 240)
     assert processes_of(conf) == {}

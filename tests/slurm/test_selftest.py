@@ -111,9 +111,9 @@ def test_ctrl_c_or_a_closed_terminal_leaves_no_job_and_no_folder(
         preexec_fn=partial(signal.signal, number, signal.SIG_DFL),  # ignored where pytest runs in the background
     ) as process:
         try:
-            assert wait_until(lambda: len(queued(cluster)) > 0, 60)
+            assert wait_until(lambda: len(queued(cluster)) > 0, 240)
             process.send_signal(number)
-            process.communicate(timeout=120)
+            process.communicate(timeout=240)
         finally:
             process.kill()
     assert process.returncode == 130

@@ -54,7 +54,7 @@ def python(code: str, *arguments: object, cwd: Path, path: Path | None = None) -
 
 
 def said(process: subprocess.Popen[str]) -> str:
-    out, error = process.communicate(timeout=60)
+    out, error = process.communicate(timeout=240)
     assert process.returncode == 0, error
     return out.strip()
 
@@ -95,7 +95,7 @@ def test_the_code_that_was_submitted_is_the_code_that_runs(checkout: Path, tmp_p
     told = json.loads(said(python(TOLD, cwd=checkout, path=snapshot)))
     assert told["code"] == snapshot.name
     with python("import sqzlab.added", cwd=checkout, path=snapshot) as job:
-        assert "No module named 'sqzlab.added'" in job.communicate(timeout=60)[1]
+        assert "No module named 'sqzlab.added'" in job.communicate(timeout=240)[1]
 
 
 def test_the_same_code_is_kept_once_and_other_code_beside_it(checkout: Path, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_job_that_runs_while_its_snapshot_is_mended_goes_on(checkout: Path, tm
         damage(snapshot / "sqzlab/run.py", b"# changed\n")
         damage(snapshot / "sqzlab/catalog.py", None)
         taken(checkout, tmp_path)
-        assert job.communicate("\n", timeout=60)[0].strip() == str(snapshot / "sqzlab/catalog.py")
+        assert job.communicate("\n", timeout=240)[0].strip() == str(snapshot / "sqzlab/catalog.py")
     assert job.returncode == 0
 
 
@@ -199,7 +199,7 @@ def test_a_launch_killed_at_any_step_leaves_a_whole_snapshot_or_none(checkout: P
     killed = 0
     for step in [*range(1, steps, steps // 8), *range(steps, steps + 40, 4)]:
         with python(KILLED_AT + TAKE, tmp_path, step, cwd=checkout) as process:
-            process.communicate(timeout=60)
+            process.communicate(timeout=240)
         killed += process.returncode == -9
         for snapshot in home.glob("[!.]*"):
             assert same(checkout, snapshot)

@@ -191,7 +191,7 @@ class Trial:
             said = self.launch(*arguments)
             arguments = ["--retry-failed"] if said.returncode == 1 and not arguments else []
             wait_until(self.look, RELAUNCH_S)
-        assert wait_until(lambda: not self.jobs(), 90), f"{len(self.written)} of {self.runs} done, but: {self.jobs()}"
+        assert wait_until(lambda: not self.jobs(), 240), f"{len(self.written)} of {self.runs} done, but: {self.jobs()}"
         self.look()
         if len(self.written) == self.runs:
             last = self.launch()
